@@ -1,0 +1,50 @@
+"""Installs tfprune; everything a user or the gate needs is named here."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "tfprune" / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE
+).group(1)
+
+setup(
+    name="tfprune",
+    version=VERSION,
+    description="Structured pruning for Keras 3 that tells you what it did to your model's uncertainty",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["tfprune", "tfprune.*"]),
+    package_data={"tfprune.study": ["*.html.jinja"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "tensorflow>=2.18",
+        "keras>=3.6",
+        "tensorflow-model-optimization>=0.8",
+        "tensorflow-datasets>=4.9",
+        "numpy>=1.26",
+        "scikit-learn>=1.4",
+        "matplotlib>=3.8",
+        "joblib>=1.3",
+        "pandas>=2.1",
+        "jinja2>=3.1",
+        "rich>=13",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.9", "nbclient>=0.10", "ipykernel>=6"],
+        "notebooks": ["jupyterlab>=4"],
+        "gpu": ["tensorflow[and-cuda]>=2.18"],
+    },
+    entry_points={"console_scripts": ["tfprune = tfprune.__main__:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)

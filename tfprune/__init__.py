@@ -1,0 +1,36 @@
+"""tfprune: structured pruning for Keras 3 that tells you what it did to your model's uncertainty.
+
+This file is the table of contents. Names load on first use, so that `import tfprune` stays instant and
+TensorFlow starts only when it is needed.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it
+_CONTENTS = {
+    "inspect": "tfprune.structure.groups",
+    "wrap": "tfprune.pruning.surgery",
+    "shrink": "tfprune.pruning.surgery",
+    "compute_masks": "tfprune.pruning.masks",
+    "get_masks": "tfprune.pruning.masks",
+    "set_masks": "tfprune.pruning.masks",
+    "find_ticket": "tfprune.tickets",
+    "evaluate": "tfprune.evaluation",
+}
+_MODULES = ("callbacks", "datasets", "layers", "metrics", "models", "pruning", "structure", "study")
+
+__all__ = ["__version__", *_CONTENTS, *_MODULES]
+
+
+def __getattr__(name):
+    if name in _CONTENTS:
+        return getattr(importlib.import_module(_CONTENTS[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"tfprune.{name}")
+    raise AttributeError(f"module 'tfprune' has no attribute {name!r}. It has: {', '.join(__all__)}.")
+
+
+def __dir__():
+    return list(__all__)

@@ -1,0 +1,342 @@
+"""Which operations does a model call, in which order, on which tensors - and how is a model rebuilt from that list?
+
+`trace` reads any Functional or Sequential model into a flat list of calls, nested models included; `replay`
+builds a model from such a list, with other layers in place of the old ones where asked. Both use Keras' public
+interface only (`clone_model(call_function=...)` is an exact record of the graph) and leave the traced model alone.
+"""
+
+import inspect as python_inspect
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a layer or operation: `outputs = op(*args, **kwargs)`, tensors standing as KerasTensors."""
+
+    op: Any
+    args: tuple
+    kwargs: dict
+    outputs: Any
+
+    @property
+    def input_tensors(self):
+        """The KerasTensors among the arguments, in order."""
+        return _tensors((self.args, self.kwargs))
+
+    @property
+    def output_tensors(self):
+        """The KerasTensors among the outputs, in order."""
+        return _tensors(self.outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A model as a flat list of calls.
+
+    Args:
+        model_class: The class to build again in `replay`.
+        name: The model's name.
+        inputs: Structure of KerasTensors that the model takes.
+        calls: List of `Call`, in topological order.
+        outputs: Structure of KerasTensors that the model gives.
+        names: `{id(op): name}`, a name for every operation that is unique in the whole flattened model.
+    """
+
+    model_class: type
+    name: str
+    inputs: Any
+    calls: list
+    outputs: Any
+    names: dict = field(default_factory=dict)
+
+    @property
+    def operations(self):
+        """Every operation once, in the order of its first call."""
+        return list({id(call.op): call.op for call in self.calls}.values())
+
+
+def trace(model):
+    """Reads a model into its list of calls; nested models are flattened, shared layers stay shared.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model`. It is left as it is.
+
+    Returns:
+        A `Trace`.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: the model is subclassed (its graph cannot be read) or not built yet.
+
+    Example:
+        >>> [call.op.name for call in trace(model).calls]
+        ['hidden', 'logits']
+    """
+    _check_traceable(model)
+    inputs, outputs = _ends(model)
+    recorder = _Recorder()
+    new_inputs = keras.tree.map_structure(_new_input, inputs)
+    graph = keras.Model(inputs, outputs, name=model.name)
+    new_outputs = recorder.run(graph, new_inputs)
+    names = _unique_names(recorder.calls, recorder.owners)
+    return Trace(type(model), model.name, new_inputs, recorder.calls, new_outputs, names)
+
+
+def replay(traced, rebuild=None):
+    """Builds a new model from a trace; weights are fresh, and the same layers are shared as before.
+
+    Args:
+        traced: A `Trace`.
+        rebuild: Function `(op, config) -> new op` called once for every operation, where `config` is what the
+            operation's `get_config()` says, already with its unique name. Default None builds the same class again.
+
+    Returns:
+        `(model, twins)`: the new model and `{id(old operation): new operation}`.
+    """
+    rebuild = rebuild or rebuild_operation
+    twins = {id(op): rebuild(op, _config(op, traced.names[id(op)])) for op in traced.operations}
+    tensors = {}
+    for tensor in keras.tree.flatten(traced.inputs):
+        tensors[id(tensor)] = _new_input(tensor)
+    for call in traced.calls:
+        args, kwargs = _substitute((call.args, call.kwargs), tensors)
+        results = twins[id(call.op)](*args, **kwargs)
+        for old, new in zip(call.output_tensors, _tensors(results), strict=True):
+            tensors[id(old)] = new
+    inputs, outputs = _substitute((traced.inputs, traced.outputs), tensors)
+    return _model(traced, inputs, outputs, twins), twins
+
+
+def clone(model):
+    """Returns a new model with the same layers, weights and compile settings; nested models are flattened.
+
+    Args:
+        model: A built `keras.Sequential` or functional `keras.Model`. It is left as it is.
+    """
+    traced = trace(model)
+    twin, twins = replay(traced)
+    for op in traced.operations:
+        copy_weights(op, twins[id(op)])
+    compile_like(twin, model)
+    return twin
+
+
+def rebuild_operation(op, config):
+    """Builds an operation of the same class as `op` from `config`; what has no weights and no config is used again."""
+    try:
+        return op.__class__.from_config(dict(config))
+    except Exception as error:
+        if isinstance(op, keras.Layer) and op.variables:
+            raise ValueError(
+                f"Layer '{op.name}' ({type(op).__name__}) cannot be built again from its get_config(): {error}\n"
+                "Give the class a get_config() that returns what its __init__ takes."
+            ) from error
+        return op
+
+
+def copy_weights(source, target):
+    """Copies all variables of one layer to its twin, the state of random generators included."""
+    if not isinstance(source, keras.Layer):
+        return
+    for old, new in zip(source.variables, target.variables, strict=True):
+        new.assign(old)
+    finish_weights(target)
+
+
+def finish_weights(layer):
+    """Lets a layer derive what it derives from its weights (Normalization keeps mean and variance beside them)."""
+    if isinstance(layer, keras.layers.Normalization) and layer.built:
+        layer.finalize_state()
+
+
+def compile_like(model, reference):
+    """Compiles `model` with the settings of `reference`, with an optimizer of its own that starts afresh."""
+    if not getattr(reference, "compiled", False):
+        return
+    with keras.saving.custom_object_scope(_user_functions(reference)):
+        model.compile_from_config(reference.get_compile_config())
+
+
+def _user_functions(model):
+    """The user's own losses and metrics by name: Keras stores a function by name only."""
+    settings = getattr(getattr(model, "_compile_config", None), "config", {})
+    parts = keras.tree.flatten([settings.get(key) for key in ("loss", "metrics", "weighted_metrics")])
+    found = [part if hasattr(part, "__name__") else type(part) for part in parts if part is not None]
+    return {part.__name__: part for part in found if not part.__module__.startswith(("keras.", "builtins"))}
+
+
+def _check_traceable(model):
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected a Keras model. Received: {model!r} of type {type(model).__name__}.")
+    if isinstance(model, keras.Sequential):
+        if not model.built or not model.layers:
+            raise ValueError(
+                f"Model '{model.name}' is not built, so its channels are not known. "
+                "Start it with keras.Input(shape), or call model.build(input_shape) first."
+            )
+    elif not isinstance(model, keras.Function):
+        raise ValueError(
+            f"Cannot read the graph of the subclassed model '{model.name}' ({type(model).__name__}): its layers are "
+            "called in Python code. Build it from keras.Input instead: inputs = keras.Input(shape); "
+            "model = keras.Model(inputs, outputs), where outputs are made by calling the layers one after another."
+        )
+
+
+def _ends(model):
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0], model.outputs[0]
+    return model.input, model.output
+
+
+def _new_input(tensor):
+    config = tensor._keras_history.operation.get_config()
+    layer = keras.layers.InputLayer.from_config(config)
+    return layer.output
+
+
+class _Echo(keras.Operation):
+    """Stands for an operation while tracing, so that the user's own layers get no new connections."""
+
+    def __init__(self, op):
+        super().__init__()
+        self.op = op
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self.op.compute_output_spec(*args, **kwargs)
+
+
+class _Recorder:
+    """Runs a graph on symbolic tensors and keeps every call; nested models are entered, not called."""
+
+    def __init__(self):
+        self.calls = []
+        self.owners = {}  # id(op) -> names of the nested models around it
+        self.inside = ()
+
+    def run(self, graph, inputs):
+        clone = keras.models.clone_model(
+            graph, input_tensors=inputs, clone_function=lambda op: op, call_function=self.record
+        )
+        return clone.output
+
+    def record(self, op, *args, **kwargs):
+        if isinstance(op, keras.Sequential | keras.Function):
+            return self.enter(op, args, kwargs)
+        outputs = _Echo(op)(*args, **kwargs)
+        self.owners.setdefault(id(op), self.inside)
+        self.calls.append(Call(op, args, kwargs, outputs))
+        return outputs
+
+    def enter(self, model, args, kwargs):
+        """Records the calls of a nested model on the tensors it is called with."""
+        _check_traceable(model)
+        inputs, outputs = _ends(model)
+        inner = _Recorder()
+        inner.inside = (*self.inside, model.name)
+        new_inputs = keras.tree.map_structure(_new_input, inputs)
+        results = inner.run(keras.Model(inputs, outputs, name=model.name), new_inputs)
+        given = args[0] if args else next(iter(kwargs.values()))
+        tensors = _match(new_inputs, given, model.name)
+        for call in inner.calls:
+            args, kwargs = _substitute((call.args, call.kwargs), tensors)
+            outputs = _Echo(call.op)(*args, **kwargs)
+            self.owners.setdefault(id(call.op), inner.owners[id(call.op)])
+            self.calls.append(Call(call.op, args, kwargs, outputs))
+            for old, new in zip(call.output_tensors, _tensors(outputs), strict=True):
+                tensors[id(old)] = new
+        return _substitute(results, tensors)
+
+
+def _match(inputs, given, name):
+    """Pairs a nested model's own inputs with the tensors it is called on, as Keras does: by key, else in order."""
+    if isinstance(given, dict) and not isinstance(inputs, dict):
+        flat = keras.tree.flatten(inputs)
+        given = [given[tensor.name] for tensor in flat]
+    elif isinstance(inputs, dict) and isinstance(given, dict):
+        given = {key: given[key] for key in inputs}
+    ours, theirs = keras.tree.flatten(inputs), _tensors(given)
+    if len(ours) != len(theirs) or any(len(a.shape) != len(b.shape) for a, b in zip(ours, theirs, strict=True)):
+        raise ValueError(
+            f"The nested model '{name}' is called on tensors that do not match its inputs. Expected shapes "
+            f"{[tensor.shape for tensor in ours]}. Received: {[tensor.shape for tensor in theirs]}."
+        )
+    return {id(a): b for a, b in zip(ours, theirs, strict=True)}
+
+
+def _tensors(structure):
+    return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
+
+
+def _substitute(structure, tensors):
+    return keras.tree.map_structure(
+        lambda leaf: tensors[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf, structure
+    )
+
+
+def _unique_names(calls, owners):
+    """Plain layer names where they are unique, 'nested.layer' where two nested models use the same one."""
+    ops = list({id(call.op): call.op for call in calls}.values())
+    counts = Counter(op.name for op in ops)
+    names, taken = {}, {op.name for op in ops if not owners[id(op)]}
+    for op in ops:
+        name = op.name
+        if counts[name] > 1 and owners[id(op)]:
+            name = ".".join((*owners[id(op)], op.name))
+            while name in taken:
+                name += "_"
+            taken.add(name)
+        names[id(op)] = name
+    return names
+
+
+def _config(op, name):
+    """The config to build `op` again; the user's own functions stand as themselves, not as names to look up."""
+    try:
+        with warnings.catch_warnings():
+            # Keras warns that a lambda in a config cannot be loaded safely; here it is never saved or loaded.
+            warnings.filterwarnings("ignore", message=".*includes a `lambda`")
+            config = op.get_config()
+    except Exception as error:
+        if isinstance(op, keras.Layer) and op.variables:
+            raise ValueError(f"Layer '{op.name}' ({type(op).__name__}) has no usable get_config(): {error}") from error
+        return {}
+    for key, value in config.items():
+        own = getattr(op, key, None)
+        if callable(own) and isinstance(value, dict) and not str(value.get("module", "")).startswith("keras."):
+            config[key] = own
+    if "name" in config:
+        config["name"] = name
+    return config
+
+
+def _model(traced, inputs, outputs, twins):
+    if issubclass(traced.model_class, keras.Sequential) and _is_chain(traced):
+        source = keras.tree.flatten(inputs)[0]._keras_history.operation
+        return keras.Sequential([source, *twins.values()], name=traced.name)
+    model_class = traced.model_class if _takes_a_graph(traced.model_class) else keras.Model
+    return model_class(inputs=inputs, outputs=outputs, name=traced.name)
+
+
+def _is_chain(traced):
+    """Whether the calls form one line of different layers, so that a Sequential model can hold them."""
+    tensor = traced.inputs
+    for call in traced.calls:
+        if call.input_tensors != [tensor] or not isinstance(call.op, keras.Layer) or len(call.output_tensors) != 1:
+            return False
+        tensor = call.output_tensors[0]
+    return len(traced.operations) == len(traced.calls)
+
+
+def _takes_a_graph(model_class):
+    """Whether a user's own model class (say, with a train_step) is built from inputs and outputs as keras.Model is."""
+    if issubclass(model_class, keras.Sequential):
+        return False
+    parameters = python_inspect.signature(model_class.__init__).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    variadic = {python_inspect.Parameter.VAR_POSITIONAL, python_inspect.Parameter.VAR_KEYWORD} <= kinds
+    return variadic or {"inputs", "outputs", "name"} <= set(parameters)
