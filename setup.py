@@ -18,12 +18,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tfprune", "tfprune.*"]),
-    package_data={"tfprune.study": ["*.html.jinja"]},
+    package_data={"": ["*.jinja", "*.css", "*.js", "*.json"]},
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18",
         "keras>=3.6",
-        "tensorflow-model-optimization>=0.8",
+        # 0.8.0 pins numpy 1, which has no Python 3.13 wheels.
+        "tensorflow-model-optimization>=0.8.1",
+        # TFMOT imports it; its minor version must be TensorFlow's, which pip resolves from this bound.
+        "tf-keras>=2.18",
         "tensorflow-datasets>=4.9",
         "numpy>=1.26",
         "scikit-learn>=1.4",
@@ -34,17 +37,27 @@ setup(
         "rich>=13",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.9", "nbclient>=0.10", "ipykernel>=6"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6",
+            "ruff>=0.9",
+            "nbclient>=0.10",
+            "ipykernel>=6",
+            # TensorFlow 2.21 no longer brings it; the TensorBoard callback is tested beside ours.
+            "tensorboard>=2.18",
+        ],
         "notebooks": ["jupyterlab>=4"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],
     },
     entry_points={"console_scripts": ["tfprune = tfprune.__main__:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: OS Independent",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

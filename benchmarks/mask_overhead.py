@@ -1,0 +1,138 @@
+"""What does a channel mask cost per training step, against the bare model and against TFMOT's weight mask?
+
+    python benchmarks/mask_overhead.py [--steps 10] [--rounds 15] [--threads 1]
+
+A small CNN (conv 32-64-64, batch 128, 32x32x3) is trained in four forms: bare Keras 3 model, the same wrapped by
+tfprune and pruned to half its channels, bare tf_keras twin, and the twin in TFMOT's `prune_low_magnitude` at half
+its weights. The four take turns, a few steps each, and every round gives one ratio: a machine that slows down slows
+all sides. Nothing is asserted.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+BATCH = 128
+PACKAGES = ("tfprune", "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "numpy")
+
+
+def build(keras):
+    """The same small CNN from either Keras."""
+    model = keras.Sequential([keras.layers.Input((32, 32, 3))])
+    for filters in (32, 64, 64):
+        model.add(keras.layers.Conv2D(filters, 3, activation="relu", padding="same"))
+        model.add(keras.layers.MaxPooling2D())
+    model.add(keras.layers.Flatten())
+    model.add(keras.layers.Dense(10))
+    return model
+
+
+def compiled(model, keras):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
+    return model
+
+
+def keras_sides(batch):
+    """Bare and masked: step functions that train on `batch` once."""
+    import keras
+
+    import tfprune
+
+    bare = compiled(build(keras), keras)
+    masked = tfprune.wrap(bare)
+    tfprune.set_masks(masked, tfprune.compute_masks(masked, ratio=0.5))
+    return {"bare": lambda: bare.train_on_batch(*batch), "masked": lambda: masked.train_on_batch(*batch)}
+
+
+def tfmot_sides(batch):
+    """Bare twin and TFMOT's wrapper, which also needs its callback called at every step."""
+    before = os.environ.get("TF_USE_LEGACY_KERAS")
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    # TFMOT sets the variable for the whole process and its children.
+    if before is None:
+        os.environ.pop("TF_USE_LEGACY_KERAS", None)
+    sparsity = tfmot.sparsity.keras
+    twin = compiled(build(tf_keras), tf_keras)
+    schedule = sparsity.ConstantSparsity(0.5, begin_step=0, frequency=100)
+    pruned = compiled(sparsity.prune_low_magnitude(build(tf_keras), pruning_schedule=schedule), tf_keras)
+    callback = sparsity.UpdatePruningStep()
+    callback.set_model(pruned)
+    callback.on_train_begin()
+
+    def step():
+        callback.on_train_batch_begin(0)
+        pruned.train_on_batch(*batch)
+
+    return {"twin": lambda: twin.train_on_batch(*batch), "twin_tfmot": step}
+
+
+def seconds_per_step(step, steps):
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return (time.perf_counter() - start) / steps
+
+
+def measure(sides, steps, rounds):
+    """{side: seconds per step of each round}; every other round runs backwards, so that no side is always first."""
+    for step in sides.values():
+        seconds_per_step(step, 3)  # tracing and the first allocations
+    times = {name: [] for name in sides}
+    for turn in range(rounds):
+        for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+            times[name].append(seconds_per_step(sides[name], steps))
+    return times
+
+
+def compare(times, side, base):
+    """The median of the rounds' ratios, and the ratio of the two fastest rounds."""
+    ratios = [a / b for a, b in zip(times[side], times[base], strict=True)]
+    return {"median": round(statistics.median(ratios), 4), "fastest": round(min(times[side]) / min(times[base]), 4)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=10, help="training steps of one side in one round")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds, each with all four sides")
+    parser.add_argument("--threads", type=int, default=0, help="TensorFlow threads; 0 leaves the choice to TensorFlow")
+    arguments = parser.parse_args()
+
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    if arguments.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    images = tf.constant(random.normal(size=(BATCH, 32, 32, 3)), "float32")
+    labels = tf.constant(random.integers(0, 10, size=BATCH), "int32")
+    times = measure(
+        {**keras_sides((images, labels)), **tfmot_sides((images, labels))}, arguments.steps, arguments.rounds
+    )
+    row = {
+        "tfprune": compare(times, "masked", "bare"),
+        "tfmot": compare(times, "twin_tfmot", "twin"),
+        "milliseconds": {name: round(1000 * statistics.median(values), 2) for name, values in times.items()},
+        **vars(arguments),
+        "cores": os.cpu_count(),
+        "device": "gpu" if tf.config.list_physical_devices("GPU") else "cpu",
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    print(f"{'step time against the bare model':34}{'median':>8}{'fastest':>9}")
+    print(f"{'tfprune, channels masked':34}{row['tfprune']['median']:8.3f}{row['tfprune']['fastest']:9.3f}")
+    print(f"{'TFMOT, weights masked (tf_keras)':34}{row['tfmot']['median']:8.3f}{row['tfmot']['fastest']:9.3f}")
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
