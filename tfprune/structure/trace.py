@@ -99,7 +99,7 @@ def replay(traced, rebuild=None):
         `(model, twins)`: the new model and `{id(old operation): new operation}`.
     """
     rebuild = rebuild or rebuild_operation
-    twins = {id(op): rebuild(op, _config(op, traced.names[id(op)])) for op in traced.operations}
+    twins = {id(op): rebuild(op, config_of(op, traced.names[id(op)])) for op in traced.operations}
     tensors = {}
     for tensor in keras.tree.flatten(traced.inputs):
         tensors[id(tensor)] = _new_input(tensor)
@@ -294,7 +294,7 @@ def _unique_names(calls, owners):
     return names
 
 
-def _config(op, name):
+def config_of(op, name):
     """The config to build `op` again; the user's own functions stand as themselves, not as names to look up."""
     try:
         with warnings.catch_warnings():

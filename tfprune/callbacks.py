@@ -1,0 +1,356 @@
+"""When is a model pruned, rewound and stopped inside `model.fit`? (`tfprune.pruning` knows how.)"""
+
+import math
+import numbers
+import sys
+import warnings
+
+import keras
+import numpy as np
+
+from tfprune.pruning import criteria, masks, rewind, schedules, surgery
+
+
+class LotteryTicket(keras.callbacks.Callback):
+    """Finds a lottery ticket inside one `model.fit`: train, prune, rewind, train again.
+
+    The fit starts with the dense model (round 0). When the monitored value has not improved for `patience` epochs, the
+    best weights of the round are restored, the model is pruned, weights, BatchNormalization statistics, optimizer and
+    learning-rate schedule are rewound, and the next round begins; the last round trains to its own stop. Each of the
+    paper's strategies is a pair of `rounds` and `rewind`: one-shot (1, None), re-initialised one-shot (1, "init"),
+    randomly re-initialised one-shot (1, "random"), iterative (5, "init"), iterative fine-tuning (5, None).
+
+    Afterwards `history` holds one dict for each round, 0 (dense) to `rounds`: `round`, `ratio` (asked), `epochs`
+    (trained), `early_stop_epoch` (the epoch with the best value, from 1), `best` (that value), `masks`,
+    `channels_kept`, `channels_total`; and `finished` says whether the last round was reached and ended.
+
+    Args:
+        ratio: Share of channels removed after the last round, in [0, 1), or `{layer name: ratio}`.
+        rounds: How many times to prune; each round removes the same share of what is left. Default 1.
+        rewind: What the weights become after pruning: "init" (default), the values at the start of the fit; "random",
+            fresh random values; None, they stay as trained; or an epoch k: the values after k epochs of round 0.
+        criterion: How channels are ranked, see `tfprune.compute_masks`. Default "l1".
+        scope: "layer" (default) or "global", see `tfprune.compute_masks`.
+        monitor: The logged value that says how good the model is. Default "val_loss". Values whose name speaks of
+            accuracy, AUC, precision, recall or F1 should rise, all others fall.
+        patience: How many epochs without improvement end a round. Default 3.
+        min_delta: The least change that counts as an improvement. Default 0.
+        epochs_per_round: The most epochs a round may take. Default None: the epochs of the fit, shared equally.
+        seed: Integer for rewind "random" and criterion "random". Default None: drawn anew for each fit.
+        ignore, only, round_to: As in `tfprune.compute_masks`.
+
+    Raises:
+        ValueError: at the start of the fit: a model without masks, a monitored value that is not logged, or a callback
+            beside it that cannot work with several rounds (EarlyStopping, ReduceLROnPlateau, LearningRateScheduler,
+            BackupAndRestore, ModelCheckpoint(save_best_only=True)).
+
+    Example:
+        >>> ticket = tfprune.callbacks.LotteryTicket(ratio=0.8, rounds=5, patience=3, rewind="init")
+        >>> masked.fit(train, validation_data=validation, epochs=200, callbacks=[ticket])
+        >>> [(row["round"], row["channels_kept"], row["early_stop_epoch"]) for row in ticket.history]
+
+    Source: Frankle & Carbin 2019, The Lottery Ticket Hypothesis; Agrawal, Rajpal & Singhal, What Happens To Uncertainty
+    In Neural Networks Upon Pruning? (Algorithm 1).
+    """
+
+    def __init__(
+        self,
+        ratio,
+        rounds=1,
+        rewind="init",
+        criterion="l1",
+        scope="layer",
+        monitor="val_loss",
+        patience=3,
+        min_delta=0.0,
+        epochs_per_round=None,
+        seed=None,
+        ignore=None,
+        only=None,
+        round_to=1,
+    ):
+        super().__init__()
+        for share in ratio.values() if isinstance(ratio, dict) else [ratio]:
+            masks.check_ratio(share)
+        criteria.get(criterion)
+        self.ratio, self.rounds, self.rewind = ratio, _count("rounds", rounds, 1), _check_rewind(rewind)
+        self.monitor, self.patience, self.min_delta = monitor, _count("patience", patience, 0), abs(min_delta)
+        self.epochs_per_round = epochs_per_round and _count("epochs_per_round", epochs_per_round, 1)
+        if isinstance(rewind, int) and epochs_per_round and rewind > epochs_per_round:
+            raise ValueError(
+                f"rewind={rewind} asks for the weights after {rewind} epochs, but a round has at most "
+                f"epochs_per_round={epochs_per_round}."
+            )
+        self.seed = seed
+        self.selection = {
+            "criterion": criterion, "scope": scope, "ignore": ignore, "only": only, "round_to": round_to,
+        }  # fmt: skip
+        self.history, self.finished = [], False
+
+    def on_train_begin(self, logs=None):
+        """Checks that the fit can work, and remembers where it starts."""
+        surgery.check_masked(self.model, "LotteryTicket")
+        _refuse_company(self)
+        self.begin(self.model)
+        self._number, self._limit = 0, self.epochs_per_round
+        self._round = self.new_round()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Shares the epochs of the fit among the rounds where `epochs_per_round` is not given."""
+        if self._limit is None:
+            self._limit = share_epochs(self.params["epochs"] - epoch, self.rounds)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keeps the best weights; ends the round when they have not improved for a while."""
+        if self.finished:
+            return
+        self._round.see(self.model, logs)
+        if self._number == 0 and self._round.epochs == self.rewind:
+            self.remember(self.model)
+        if self._round.is_over(self._limit):
+            self._end_round()
+
+    def on_train_end(self, logs=None):
+        """Ends a round that the fit cut short, and says so where the ticket is not finished."""
+        if self.finished:
+            return
+        if self._round.epochs:
+            self._round.restore()
+            self.record(self._number, self._round, masks.get_masks(self.model))
+        self.finished = self._number == self.rounds
+        if not self.finished:
+            warnings.warn(
+                f"The fit ended in round {self._number} of {self.rounds}, before LotteryTicket was finished: the model "
+                f"is pruned to {self.asked(self._number)} instead of {self.ratio}. Give fit more epochs, or set "
+                "epochs_per_round.",
+                stacklevel=2,
+            )
+
+    def begin(self, masked):
+        """Starts afresh on a model, which is as it will be rewound to."""
+        # A name or a ratio that is wrong fails now rather than after the first round.
+        masks.compute_masks(masked, self.ratio, **{**self.selection, "criterion": "random"})
+        self.history, self.finished = [], False
+        self._random = np.random.default_rng(self.seed)
+        self.remember(masked)
+
+    def remember(self, masked):
+        """Takes the model as it is now for what rewinding goes back to."""
+        self._start = rewind.Snapshot(masked)
+
+    def new_round(self):
+        """The early-stopping state of a round that begins."""
+        return Round(self.monitor, self.patience, self.min_delta, keep_optimizer=self.rewind is None)
+
+    def asked(self, number):
+        """The ratio asked for in a round."""
+        return schedules.ratio_of_round(self.ratio, number, self.rounds)
+
+    def record(self, number, finished_round, kept):
+        """Writes a round's line of the history."""
+        self.history.append(
+            {
+                "round": number,
+                "ratio": self.asked(number),
+                "epochs": finished_round.epochs,
+                "early_stop_epoch": finished_round.best_epoch,
+                "best": finished_round.best,
+                "masks": kept,
+                "channels_kept": int(sum(mask.sum() for mask in kept.values())),
+                "channels_total": int(sum(mask.size for mask in kept.values())),
+            }
+        )
+
+    def prune_and_rewind(self, masked, number):
+        """Prunes a trained model for a round, then takes its weights back to where the strategy says."""
+        prune(masked, self.asked(number), seed=self._draw(), **self.selection)
+        if self.rewind is not None:
+            self._start.restore()
+        if self.rewind == "random":
+            rewind.randomise(masked, self._draw())
+        clear(masked)
+
+    def _end_round(self):
+        self._round.restore()
+        self.record(self._number, self._round, masks.get_masks(self.model))
+        if self._number == self.rounds:
+            self.finished = True
+            self.model.stop_training = True
+            return
+        self._warn_of_short_round()
+        self._number += 1
+        self.prune_and_rewind(self.model, self._number)
+        self._round = self.new_round()
+
+    def _warn_of_short_round(self):
+        if self._number == 0 and isinstance(self.rewind, int) and self._round.epochs < self.rewind:
+            warnings.warn(
+                f"rewind={self.rewind}, but the dense model stopped after {self._round.epochs} epochs: the weights go "
+                "back to the start of the fit instead.",
+                stacklevel=2,
+            )
+
+    def _draw(self):
+        return int(self._random.integers(2**31))
+
+
+class Round:
+    """The early-stopping rule: the best epoch so far, a copy of its weights, and whether it is time to stop.
+
+    Args:
+        monitor: Name of the logged value.
+        patience: How many epochs without improvement end the round.
+        min_delta: The least change that counts as an improvement.
+        keep_optimizer: Whether the optimizer's state belongs to the best weights too.
+    """
+
+    def __init__(self, monitor, patience, min_delta, keep_optimizer):
+        self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
+        self.keep_optimizer = keep_optimizer
+        self.epochs, self.best_epoch, self.best, self._weights = 0, 0, None, None
+
+    def see(self, model, logs):
+        """Takes note of an epoch that has just ended."""
+        self.epochs += 1
+        value = (logs or {}).get(self.monitor)
+        if value is None:
+            raise ValueError(
+                f"LotteryTicket monitors '{self.monitor}', but the epoch logged only {sorted(logs or {})}. Pass "
+                "validation_data to fit (with validation_freq=1), or monitor one of these."
+            )
+        # A diverged epoch is never the best one; any epoch is better than none.
+        if not math.isnan(value) and (self.best is None or self._gain(value) > self.min_delta):
+            self.best, self.best_epoch = float(value), self.epochs
+            self._weights = rewind.Snapshot(model, optimizer=self.keep_optimizer)
+
+    def is_over(self, limit):
+        """Whether the round has not improved for `patience` epochs, or has had its `limit` of them."""
+        return self.epochs - self.best_epoch >= max(self.patience, 1) or self.epochs >= limit
+
+    def restore(self):
+        """Gives the model the weights of its best epoch back."""
+        if self._weights is not None:
+            self._weights.restore()
+
+    def _gain(self, value):
+        rises = any(word in self.monitor.lower() for word in ("acc", "auc", "precision", "recall", "f1"))
+        return value - self.best if rises else self.best - value
+
+
+class GradualPruning(keras.callbacks.Callback):
+    """Prunes while the model trains, as a schedule says.
+
+    Args:
+        schedule: Callable `step -> (due, ratio)`, for example TensorFlow Model Optimization's `PolynomialDecay` or
+            `ConstantSparsity`, taken as it is. The ratio never falls, whatever the schedule says.
+        criterion: How channels are ranked, see `tfprune.compute_masks`. Default "l1".
+        scope: "layer" (default) or "global", see `tfprune.compute_masks`.
+        ignore, only, round_to, seed: As in `tfprune.compute_masks`.
+
+    Raises:
+        ValueError: at the start of the fit: a model without masks, or a schedule that gives no `(due, ratio)`.
+
+    Example:
+        >>> from tensorflow_model_optimization.sparsity.keras import PolynomialDecay
+        >>> schedule = PolynomialDecay(initial_sparsity=0, final_sparsity=0.8, begin_step=0, end_step=1000)
+        >>> masked.fit(train, epochs=10, callbacks=[tfprune.callbacks.GradualPruning(schedule)])
+
+    Source: Zhu & Gupta 2017, To prune, or not to prune.
+    """
+
+    def __init__(self, schedule, criterion="l1", scope="layer", ignore=None, only=None, round_to=1, seed=None):
+        super().__init__()
+        if not callable(schedule):
+            raise TypeError(f"schedule must be a callable step -> (due, ratio). Received: {schedule!r}.")
+        criteria.get(criterion)
+        self.schedule = schedule
+        self.selection = {
+            "criterion": criterion, "scope": scope, "ignore": ignore, "only": only, "round_to": round_to, "seed": seed,
+        }  # fmt: skip
+        self.history = []
+
+    def on_train_begin(self, logs=None):
+        """Checks the model and the schedule."""
+        surgery.check_masked(self.model, "GradualPruning")
+        schedules.read(self.schedule, 0)
+        self.history, self._ratio = [], 0.0
+        self._step = int(self.model.optimizer.iterations)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Prunes where the schedule was due at one of the steps since the last call."""
+        now = int(self.model.optimizer.iterations)
+        answers = [schedules.read(self.schedule, step) for step in range(self._step, now)]
+        self._step = now
+        due = [ratio for is_due, ratio in answers if is_due and ratio > self._ratio]
+        if due:
+            self._ratio = max(due)
+            prune(self.model, self._ratio, **self.selection)
+            clear(self.model)
+            self.history.append({"step": now, "ratio": self._ratio, "masks": masks.get_masks(self.model)})
+
+
+def prune(masked, ratio, **selection):
+    """Computes masks and sets them."""
+    masks.set_masks(masked, masks.compute_masks(masked, ratio, **selection))
+
+
+def clear(masked):
+    """Zeroes what is pruned, in the weights and in the optimizer's slots."""
+    graph = masks.graph_of(masked)
+    rewind.clear_pruned(surgery.kept_entries(graph, surgery.kept_units(graph)), masked.optimizer)
+
+
+def share_epochs(epochs, rounds):
+    """The epochs that each of `rounds` + 1 trainings may take when `epochs` are shared equally."""
+    if epochs < rounds + 1:
+        raise ValueError(
+            f"LotteryTicket(rounds={rounds}) trains {rounds + 1} times, so it needs at least {rounds + 1} epochs. "
+            f"Received: epochs={epochs}."
+        )
+    return epochs // (rounds + 1)
+
+
+def _count(name, value, least):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}. Received: {name}={value!r}.")
+    return int(value)
+
+
+def _check_rewind(value):
+    is_epoch = isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
+    if value in ("init", "random", None) or is_epoch:
+        return value
+    raise ValueError(f"rewind must be 'init', 'random', None or an epoch number from 1. Received: rewind={value!r}.")
+
+
+_REASONS = {
+    keras.callbacks.EarlyStopping: "its best weights and its patience span all rounds, and it would restore old masks. "
+    "Use LotteryTicket(patience=..., min_delta=...)",
+    keras.callbacks.ReduceLROnPlateau: "it does not notice that a new round begins. Use a "
+    "keras.optimizers.schedules.LearningRateSchedule, which is rewound",
+    keras.callbacks.LearningRateScheduler: "it counts the epochs of all rounds together. Use a "
+    "keras.optimizers.schedules.LearningRateSchedule, which is rewound",
+    keras.callbacks.BackupAndRestore: "it does not know of rounds and masks",
+}
+
+
+def _refuse_company(callback):
+    for other in _company(callback):
+        reason = next((reason for cls, reason in _REASONS.items() if isinstance(other, cls)), None)
+        if isinstance(other, keras.callbacks.ModelCheckpoint) and other.save_best_only:
+            reason = (
+                "its best model spans all rounds, the dense one included. Save after fit: the best weights are restored"
+            )
+        if reason:
+            raise ValueError(f"{type(other).__name__} cannot work beside {type(callback).__name__}: {reason}.")
+
+
+def _company(callback):
+    """The callbacks of the running fit: Keras does not tell a callback of them, so they are found in the caller."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList) and callback in caller.callbacks:
+            return caller.callbacks
+        frame = frame.f_back
+    return []

@@ -1,0 +1,126 @@
+"""How do weights and optimizer go back to where they were, or to fresh random values?"""
+
+import copy
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfprune.layers import ChannelMask
+from tfprune.structure import roles
+from tfprune.structure.trace import rebuild_operation, replay, trace
+
+
+class Snapshot:
+    """A copy of a model's weights, BatchNormalization statistics and optimizer state, to go back to.
+
+    Masks are left out: what is pruned stays pruned. The state of random generators is left out too: after rewinding,
+    dropout and shuffling go on with new random numbers.
+
+    Args:
+        model: A Keras model.
+        optimizer: Whether to copy the optimizer's variables (slots, iteration, learning rate) too. Default True.
+
+    Example:
+        >>> snapshot = Snapshot(model)
+        >>> model.fit(x, y)
+        >>> snapshot.restore()
+    """
+
+    def __init__(self, model, optimizer=True):
+        variables = weights_of(model) + (optimizer_variables(model) if optimizer else [])
+        self.values = [(variable, _copy(variable)) for variable in variables]
+
+    def restore(self):
+        """Gives all copied variables their values back."""
+        for variable, value in self.values:
+            variable.assign(value)
+
+
+def weights_of(model):
+    """The weights of a model without its masks."""
+    masks = {id(mask) for layer in model.layers if isinstance(layer, ChannelMask) for mask in layer.weights}
+    masks -= {id(weight) for layer in model.layers if isinstance(layer, ChannelMask) for weight in layer.layer.weights}
+    return [weight for weight in model.weights if id(weight) not in masks]
+
+
+def optimizer_variables(model):
+    """All variables of the model's optimizer, its slots made if they are not there yet."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        return []
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
+    return list(optimizer.variables)
+
+
+def randomise(model, seed):
+    """Draws fresh initial weights for all trainable layers from their own initializers; masks stay.
+
+    Values are drawn at the size of the dense model (the fan-in that an initializer sees is the dense one), and the
+    channels that are left get theirs. Frozen layers and what Normalization layers learnt of the data stay as they are.
+
+    Args:
+        model: A model with or without masks; its weights change.
+        seed: Integer; the same seed gives the same weights, another seed others, whatever seed the initializers had.
+    """
+    traced = trace(model)
+    random = np.random.default_rng(seed)
+    _, twins = replay(traced, lambda op, config: rebuild_operation(op, reseed(config, random)))
+    for op in traced.operations:
+        layer, twin = roles.unwrap(op), roles.unwrap(twins[id(op)])
+        if not isinstance(layer, keras.Layer) or not layer.trainable or isinstance(layer, keras.layers.Normalization):
+            continue
+        for old, new in zip(layer.weights, twin.weights, strict=True):
+            old.assign(new)
+
+
+def reseed(config, random):
+    """The config with a new integer seed in each initializer, drawn from `random`."""
+    if isinstance(config, list | tuple):
+        return type(config)(reseed(item, random) for item in config)
+    if not isinstance(config, dict):
+        return config
+    if "seed" in config:
+        config = {**config, "seed": int(random.integers(2**31))}
+    return {key: reseed(value, random) for key, value in config.items()}
+
+
+def clear_pruned(entries, optimizer=None):
+    """Sets the pruned entries of weights, and of the optimizer's slots, to zero.
+
+    The masks already hide these weights. Zeroing them too keeps weight decay and regularizers off them, and zeroed
+    slots keep momentum from moving them.
+
+    Args:
+        entries: `{id(variable): (variable, bool array of the entries to keep)}`.
+        optimizer: The optimizer whose slots are cleared, or None.
+    """
+    for variable, keep in entries.values():
+        if variable.trainable:
+            variable.assign(ops.convert_to_numpy(variable) * keep)
+    for variable, slot in slots(optimizer):
+        if id(variable) in entries:
+            slot.assign(ops.convert_to_numpy(slot) * entries[id(variable)][1])
+
+
+def slots(optimizer):
+    """`[(variable, slot)]`: the optimizer's variables that accompany a model variable entry by entry.
+
+    Keras keeps slots in lists in the order of the variables they belong to (`momentums[i]` goes with variable i).
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # LossScaleOptimizer wraps the one with the slots
+    variables = getattr(inner, "_trainable_variables", [])
+    found = []
+    for values in vars(inner).values() if inner is not None else ():
+        if isinstance(values, list) and len(values) == len(variables) and values is not variables:
+            found += [
+                (variable, slot)
+                for variable, slot in zip(variables, values, strict=True)
+                if slot is not variable and getattr(slot, "shape", None) == variable.shape
+            ]
+    return found
+
+
+def _copy(variable):
+    return copy.copy(np.asarray(ops.convert_to_numpy(variable)))
