@@ -1,0 +1,102 @@
+"""Does every data set come as the paper split it, the same every time?"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import make_moons
+from sklearn.model_selection import train_test_split
+
+from tfprune import datasets
+
+
+def test_moons_are_the_papers_points_and_splits():
+    x, y = make_moons(1000, noise=0.2, random_state=42)
+    x_train, x_rest, _, y_rest = train_test_split(x, y, test_size=300, random_state=42)
+    x_validation, x_test, _, y_test = train_test_split(x_rest, y_rest, test_size=150, random_state=42)
+    data = datasets.moons()
+    np.testing.assert_allclose(data.train[0], x_train.astype("float32"))
+    np.testing.assert_allclose(data.validation[0], x_validation.astype("float32"))
+    np.testing.assert_allclose(data.test[0], x_test.astype("float32"))
+    np.testing.assert_array_equal(data.test[1], y_test)
+    assert [len(split[0]) for split in (data.train, data.validation, data.test)] == [700, 150, 150]
+
+
+def test_far_points_are_far_from_every_training_point_and_the_same_every_time():
+    data = datasets.moons()
+    far = data.ood["far"]
+    distances = np.linalg.norm(far[:, None] - data.train[0][None], axis=-1)
+    assert far.shape == (500, 2)
+    assert distances.min() > 1.0
+    np.testing.assert_array_equal(far, datasets.moons().ood["far"])
+
+
+def test_digits_are_split_without_overlap_and_scaled_to_one():
+    data = datasets.digits()
+    sizes = [len(split[0]) for split in (data.train, data.validation, data.test)]
+    assert sum(sizes) == 1797
+    assert data.train[0].shape[1:] == data.input_shape == (8, 8, 1)
+    assert data.train[0].min() == 0
+    assert data.train[0].max() == 1
+    assert set(data.test[1]) == set(range(data.num_classes))
+
+
+def test_shuffled_digits_keep_each_images_grey_values_but_not_their_places():
+    data = datasets.digits()
+    shuffled, test = data.ood["shuffled"], data.test[0]
+    np.testing.assert_allclose(np.sort(shuffled.reshape(len(test), -1)), np.sort(test.reshape(len(test), -1)))
+    assert np.abs(shuffled - test).mean() > 0.1
+
+
+def test_full_batch_gives_the_whole_split_in_one_batch():
+    split = datasets.moons().train
+    batches = list(datasets.as_full_batch(split))
+    assert len(batches) == 1
+    np.testing.assert_array_equal(batches[0][0], split[0])
+
+
+def test_cifar10_scales_pixels_and_splits_the_training_images(monkeypatch):
+    asked = []
+
+    def load(name, split, batch_size):
+        asked.append((name, split))
+        image = np.array([0, 255], "uint8").reshape(2, 1, 1, 1) * np.ones((1, 32, 32, 3), "uint8")
+        return {"image": tf.constant(image), "label": tf.constant([3, 7])}
+
+    monkeypatch.setattr("tensorflow_datasets.load", load)
+    data = datasets.cifar10()
+    assert asked == [
+        ("cifar10", "train[:45000]"),
+        ("cifar10", "train[45000:]"),
+        ("cifar10", "test"),
+        ("cifar100", "test"),
+    ]
+    assert data.train[0].dtype == np.float32
+    assert (data.train[0].min(), data.train[0].max()) == (-1, 1)
+    assert list(data.test[1]) == [3, 7]
+    assert data.ood["cifar100"].shape == (2, 32, 32, 3)
+
+
+def test_missing_images_are_refused_with_what_to_do(monkeypatch):
+    def load(*_, **__):
+        raise OSError("no route to host\nsecond line")
+
+    monkeypatch.setattr("tensorflow_datasets.load", load)
+    with pytest.raises(ValueError, match=r"could not get 'cifar10' \(OSError: no route to host\).*TFDS_DATA_DIR"):
+        datasets.cifar10()
+
+
+def test_get_takes_names_functions_and_data_sets():
+    data = datasets.get("moons")
+    assert datasets.get(data) is data
+    assert datasets.get(lambda: data) is data
+    assert datasets.get("moons") is not None
+
+
+def test_unknown_data_set_is_refused():
+    with pytest.raises(ValueError, match=r"Unknown data set. Received: 'mnist'. Expected one of 'moons'"):
+        datasets.get("mnist")
+
+
+def test_function_that_returns_no_data_set_is_refused():
+    with pytest.raises(TypeError, match=r"must return a tfprune.datasets.Dataset. Received: tuple"):
+        datasets.get(lambda: (1, 2))
