@@ -8,8 +8,7 @@ from keras import ops
 
 from tfprune.layers import ChannelMask
 from tfprune.structure import roles
-
-# COST from tfprune.structure.cost import cost, record_reference
+from tfprune.structure.cost import cost, record_reference
 from tfprune.structure.groups import ChannelGraph
 from tfprune.structure.trace import compile_like, config_of, copy_weights, finish_weights, rebuild_operation, replay
 
@@ -87,7 +86,7 @@ def shrink_with_map(masked):
         for twin in twins.values():
             finish_weights(twin)
         compile_like(ticket, masked)
-    # COST record_reference(ticket, cost(masked))
+    record_reference(ticket, cost(graph.trace))
     return ticket, pairs
 
 

@@ -145,7 +145,8 @@ class Flow:
             if role and role.shape:
                 shape_labels.setdefault(self._name, outputs[0])
         for tensor in keras.tree.flatten(traced.outputs):
-            self.freeze(labels[id(tensor)], "it is an output of the model")
+            # first in the list: where a channel is frozen twice, this is what a user understands at once
+            self.frozen.insert(0, (_compact(labels[id(tensor)]).ravel(), "it is an output of the model"))
         return shape_labels
 
     def _call(self, call, name, inputs, shapes):
@@ -161,7 +162,7 @@ class Flow:
         graph = coo_matrix((np.ones(pairs.shape[1]), pairs), shape=(self.size, self.size))
         units = connected_components(graph, directed=False)[1]
         reasons = {}
-        for labels, reason in reversed(self.frozen):  # outputs were frozen last, and say most to a user
+        for labels, reason in self.frozen:
             for unit in np.unique(units[labels]).tolist():
                 reasons.setdefault(unit, reason)
         return units, reasons
