@@ -298,6 +298,23 @@ def test_several_inputs(activation):
         assert row["same/auroc_msp"] == row["dict/auroc_msp"] == row["pair/auroc_msp"] == pytest.approx(0.5)
 
 
+class Counting(layers.Layer):
+    """Counts how often Python calls it."""
+
+    calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x
+
+
+def test_many_batches_run_through_a_compiled_function_once_traced():
+    model = keras.Sequential([keras.Input((4,)), counting := Counting(), layers.Dense(3)])
+    counting.calls = 0
+    evaluate(model, (X, Y), ood={"far": STRANGE}, batch_size=7)
+    assert counting.calls < 10
+
+
 def test_model_is_left_as_it_is(model):
     before = [weight.copy() for weight in model.get_weights()]
     evaluate(model, (X, Y), ood={"far": STRANGE}, batch_size=50)

@@ -117,7 +117,7 @@ def test_scores_by_hand():
 
 def test_nll_is_exact_where_the_softmax_saturates():
     assert metrics.nll([[1000.0, 0.0]], [1]) == 1000.0
-    assert metrics.nll([[50.0, 0.0]], [0]) == pytest.approx(np.exp(-50), rel=1e-12)
+    assert metrics.nll([[50.0, 0.0]], [0]) == pytest.approx(np.exp(-50), rel=1e-12, abs=0)
 
 
 # --- binning ----------------------------------------------------------------------------------------------------------
@@ -202,6 +202,12 @@ def test_detection_by_hand():
     assert metrics.auroc(known, strange) == 6.5 / 8
     assert metrics.fpr95(known, strange) == 0.5  # both strangers are caught from score 3 on, with the known 3 and 4
     assert metrics.detection([0, 0], [1, 1]) == {"auroc": 1.0, "aupr_out": 1.0, "aupr_in": 1.0, "fpr95": 0.0}
+
+
+def test_fpr95_finds_a_threshold_on_a_straight_piece_of_the_curve():
+    # At score 2, 19 of 20 strangers are caught with 2 of 4 known. That point lies between its neighbours on a line, and
+    # scikit-learn drops such points by default; the next one has 3 of 4.
+    assert metrics.fpr95([3, 2, 1, 0], [3] * 18 + [2, 1]) == 0.5
 
 
 @pytest.mark.parametrize("name", metrics.detection([0.0], [1.0]))
