@@ -38,16 +38,22 @@ class Dataset:
 
 
 def as_full_batch(split):
-    """Returns a split `(x, y)` as a `tf.data.Dataset` of one batch: 6 times faster in `fit` than NumPy for small sets.
+    """Returns a split `(x, y)` as a `tf.data.Dataset` that repeats it as one batch, for small sets.
 
-    Pass `shuffle=False` to `fit` beside it.
+    In `fit` an epoch of it takes a tenth of the time that NumPy arrays take, because no iterator is made anew. It has
+    no end: pass `steps_per_epoch=1`, `validation_steps=1` and `shuffle=False` beside it.
 
     Args:
         split: Pair `(x, y)` of arrays of equal length.
+
+    Example:
+
+    >>> train, validation = as_full_batch(data.train), as_full_batch(data.validation)
+    >>> model.fit(train, steps_per_epoch=1, validation_data=validation, validation_steps=1, shuffle=False, epochs=100)
     """
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensors(tuple(split))
+    return tf.data.Dataset.from_tensors(tuple(split)).repeat()
 
 
 def moons():

@@ -1,0 +1,271 @@
+"""How does a grid of trials become a folder of results, however often it is interrupted?"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import signal
+from pathlib import Path
+
+from tfprune import datasets, models
+from tfprune.study import results as results_files
+from tfprune.study.trial import DEFAULT_RECIPE, Recipe, Trial, row_of, run_trial
+
+PAPER_STRATEGIES = ("one_shot", "one_shot_reinit", "one_shot_random", "iterative")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A grid of trials: every strategy at every ratio from every seed, on one data set with one network.
+
+    Args:
+        name: Name of the study; its results go to runs/NAME unless told otherwise.
+        dataset: Name in `tfprune.datasets`, or a function that returns a `Dataset`.
+        model: Name in `tfprune.models`, or a function `(input_shape, num_classes, seed) -> keras.Model`.
+        ratios: Shares of channels to remove, each in [0, 1).
+        seeds: Integers. Trials of one seed start from the same weights.
+        strategies: Names of pruning strategies; the paper's four by default.
+        layers: What may be pruned: "all", "dense", or layer names with commas between.
+        recipe: How each round trains.
+
+    Raises:
+        ValueError: An empty grid, a ratio outside [0, 1), an unknown data set, model or strategy.
+
+    Example:
+
+    >>> study = Study("mine", "digits", "mlp", ratios=(0, 0.5), seeds=(0, 1, 2), recipe=Recipe(batch_size=64))
+    >>> rows = run_study(study)
+    """
+
+    name: str
+    dataset: str
+    model: str
+    ratios: tuple
+    seeds: tuple
+    strategies: tuple = PAPER_STRATEGIES
+    layers: str = "all"
+    recipe: Recipe = DEFAULT_RECIPE
+
+    def __post_init__(self):
+        """Refuses a grid that could not run."""
+        for name in ("ratios", "seeds", "strategies"):
+            # dict.fromkeys: a value named twice is still one cell
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+            if not getattr(self, name):
+                raise ValueError(f"A study needs at least one of its {name}. Received: {name}=().")
+        datasets.loader(self.dataset)
+        models.get(self.model)
+        self.trials()
+
+    def trials(self):
+        """Returns the trials; seed by seed, so that a study stopped early holds whole grids of its first seeds."""
+        return [
+            Trial(self.dataset, self.model, strategy, ratio, seed, self.layers, self.recipe)
+            for seed, ratio, strategy in itertools.product(self.seeds, self.ratios, self.strategies)
+        ]
+
+
+# The paper's two studies. CIFAR-10 trains with batches of 32 at a learning rate 10 times the paper's, who used 4.
+STUDIES = {
+    "moons": Study("moons", "moons", "mlp", ratios=tuple(i / 10 for i in range(10)), seeds=tuple(range(10))),
+    "cifar10": Study(
+        "cifar10",
+        "cifar10",
+        "lenet",
+        ratios=(0.0, 0.2, 0.4, 0.6, 0.8),
+        seeds=(0, 1, 2),
+        layers="dense",
+        recipe=Recipe("sgd", learning_rate=0.01, momentum=0.9, batch_size=32, epochs=20, patience=3),
+    ),
+}
+
+# The same studies small enough to look at: what `tfprune study NAME --quick` changes. The moons train at 5 times the
+# paper's learning rate, so that rounds end by their early stop although they have fewer epochs.
+_QUICK = {
+    "moons": {
+        "ratios": (0.0, 0.5, 0.9),
+        "seeds": (0, 1, 2),
+        "recipe": Recipe(learning_rate=0.05, epochs=150),
+    },
+    "cifar10": {
+        "ratios": (0.0, 0.4, 0.8),
+        "seeds": (0,),
+        "strategies": ("one_shot", "one_shot_random"),
+        "recipe": dataclasses.replace(STUDIES["cifar10"].recipe, epochs=2),
+    },
+}
+
+
+def quick(study):
+    """Returns a named study cut down to minutes, as a new study named NAME-quick.
+
+    Args:
+        study: "moons" or "cifar10".
+
+    Example:
+
+    >>> len(quick("moons").trials())
+    36
+    """
+    return dataclasses.replace(get(study), name=f"{study}-quick", **_QUICK[study])
+
+
+def get(study):
+    """Returns the `Study` that a name stands for, or the study itself.
+
+    Raises:
+        ValueError: Unknown name.
+
+    Example:
+
+    >>> get("moons").seeds
+    (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+    """
+    if isinstance(study, Study):
+        return study
+    if study not in STUDIES:
+        raise ValueError(
+            f"Unknown study. Received: {study!r}. Expected one of {', '.join(map(repr, STUDIES))}, or a "
+            "tfprune.study.Study."
+        )
+    return STUDIES[study]
+
+
+def run_study(study, out=None, jobs=1, retry_failed=False, progress=True, trial_function=run_trial):
+    """Runs the trials of a study that its folder does not hold yet, and returns all rows of the study.
+
+    Each finished trial is on the disk before the next is taken: kill it at any moment, run it again, and it goes on. A
+    trial that raises becomes a row with status "failed" and its reason, and the study goes on.
+
+    Args:
+        study: A `Study`, or the name of one: "moons", "cifar10".
+        out: Folder for results.jsonl and results.csv; runs/NAME by default.
+        jobs: Processes that run trials. With more than one, each uses one thread.
+        retry_failed: Run trials again that failed before; otherwise a failure is a result.
+        progress: Show a progress bar with the time left.
+        trial_function: Function `(trial) -> flat dict` that does the work of one trial.
+
+    Returns:
+        List of flat dicts, one per trial, failed ones included.
+
+    Raises:
+        ResultsError: The folder cannot be used, is damaged, or holds another study's results.
+        ValueError: Unknown study or strategy.
+
+    Example:
+
+    >>> rows = run_study("moons", out="runs/moons", jobs=2)
+    >>> tfprune.study.write_report("runs/moons")
+    """
+    study = get(study)
+    _check_strategies(study)
+    folder = Path(out or Path("runs") / study.name)
+    with results_files.Results(folder) as results:
+        _check_same_study(study, results.rows, folder)
+        todo = _unfinished(study, results.rows, retry_failed)
+        try:
+            for row in _tracked(_run(todo, jobs, trial_function), study, todo, progress):
+                results.append(row)
+        finally:
+            # also after Ctrl-C: the table of what is finished
+            if results.rows:
+                results_files.write_csv(results_files.latest(results.rows), folder / "results.csv")
+    keys = {trial.key for trial in study.trials()}
+    return [row for row in results_files.latest(results.rows) if row["key"] in keys]
+
+
+def _check_strategies(study):
+    from tfprune.pruning import strategies
+
+    for strategy in study.strategies:
+        strategies.get(strategy)
+
+
+def _check_same_study(study, rows, folder):
+    """Refuses to add to a folder whose rows could not share a table with this study's."""
+    wanted = study.trials()[0].identification()
+    fixed = [name for name in wanted if name not in ("key", "strategy", "ratio", "seed")]
+    for row in rows:
+        differing = [name for name in fixed if row.get(name) != wanted[name]]
+        if differing:
+            theirs = ", ".join(f"{name}={row.get(name)}" for name in differing)
+            ours = ", ".join(f"{name}={wanted[name]}" for name in differing)
+            raise results_files.ResultsError(
+                f"{folder} holds the results of another study. Received: {ours}. Expected: {theirs}, as its rows "
+                "have. Choose another folder with --out."
+            )
+
+
+def _unfinished(study, rows, retry_failed):
+    rows = results_files.latest(rows)
+    finished = {row["key"] for row in rows if not (retry_failed and row.get("status") == "failed")}
+    return [trial for trial in study.trials() if trial.key not in finished]
+
+
+def _run(trials, jobs, trial_function):
+    """Yields the row of each trial as it finishes."""
+    if jobs == 1 or len(trials) < 2:
+        for trial in trials:
+            yield row_of(trial, trial_function)
+        return
+    import joblib
+
+    with _child_environment(), joblib.parallel_config("loky", inner_max_num_threads=1):
+        # batch_size=1: a batch of short trials would come back, and be safe on the disk, only together
+        parallel = joblib.Parallel(n_jobs=min(jobs, len(trials)), batch_size=1, return_as="generator_unordered")
+        yield from parallel(joblib.delayed(_row_in_child)(trial, trial_function) for trial in trials)
+
+
+@contextlib.contextmanager
+def _child_environment():
+    """Gives the processes that start inside one thread each, their share of a GPU, and no start-up messages."""
+    wanted = {
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # otherwise the first process reserves the whole GPU
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _row_in_child(trial, trial_function):
+    # Ctrl-C reaches the children too; the parent alone decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return row_of(trial, trial_function)
+
+
+def _tracked(rows, study, todo, progress):
+    """Yields the rows and shows how far the study is."""
+    if not progress or not todo:
+        yield from rows
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("left:"),
+        bars.TimeRemainingColumn(),
+    )
+    # Trials differ by minutes: the time left comes from all of them, not from the last 30 seconds.
+    with bars.Progress(*columns, speed_estimate_period=24 * 3600) as bar:
+        total = len(study.trials())
+        task = bar.add_task(study.name, total=len(todo))
+        if len(todo) < total:
+            bar.console.print(f"{total - len(todo)} of {total} trials were finished before.")
+        for row in rows:
+            if row["status"] == "failed":
+                bar.console.print(f"failed: {row['key']}: {row['error']}", markup=False)
+            bar.advance(task)
+            yield row

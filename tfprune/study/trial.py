@@ -1,0 +1,298 @@
+"""What is one cell of a study, and how does it become one flat row?"""
+
+import dataclasses
+import platform
+import time
+import warnings
+
+from tfprune import __version__, datasets, models
+from tfprune.study.quiet import start_tensorflow
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a trial trains each of its rounds; the defaults are the paper's for the moons.
+
+    Args:
+        optimizer: Keras' name of the optimizer, such as "adam" or "sgd".
+        learning_rate: Its learning rate.
+        momentum: Momentum of "sgd"; left alone where 0.
+        batch_size: Examples in a step; 0 for the whole training set in one step.
+        epochs: Most epochs in a round.
+        patience: Epochs without a lower validation loss after which a round ends.
+
+    Example:
+
+    >>> Recipe(optimizer="sgd", learning_rate=0.01, momentum=0.9, batch_size=32, epochs=20, patience=3)
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    batch_size: int = 0
+    epochs: int = 2000
+    patience: int = 20
+
+    def __post_init__(self):
+        """Refuses values no training could use."""
+        for name in ("epochs", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
+
+
+DEFAULT_RECIPE = Recipe()
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One cell of a study: which network is pruned on which data, how, by how much and from which seed.
+
+    Args:
+        dataset: Name in `tfprune.datasets`, or a function that returns a `Dataset`.
+        model: Name in `tfprune.models`, or a function `(input_shape, num_classes, seed) -> keras.Model`.
+        strategy: Name of a pruning strategy, such as "one_shot".
+        ratio: Share of channels to remove, in [0, 1).
+        seed: Fixes initial weights, batches and random restarts. Trials of one seed start from the same weights.
+        layers: What may be pruned: "all", "dense" (the layers whose names start with "dense"), or layer names with
+            commas between.
+        recipe: How each round trains.
+
+    Raises:
+        ValueError: A ratio outside [0, 1).
+
+    Example:
+
+    >>> Trial("moons", "mlp", "one_shot", ratio=0.5, seed=0).key
+    'moons mlp one_shot ratio=0.5 seed=0'
+    """
+
+    dataset: str
+    model: str
+    strategy: str
+    ratio: float
+    seed: int
+    layers: str = "all"
+    recipe: Recipe = DEFAULT_RECIPE
+
+    def __post_init__(self):
+        """Refuses a ratio that is no share."""
+        if not 0 <= self.ratio < 1:
+            hint = f" For {self.ratio:g} % of the channels pass ratio={self.ratio / 100:g}." if self.ratio > 1 else ""
+            raise ValueError(f"ratio must be in [0, 1). Received: ratio={self.ratio:g}.{hint}")
+        # 3 * 0.1 and 0.3 are one cell
+        object.__setattr__(self, "ratio", round(float(self.ratio), 6))
+
+    @property
+    def key(self):
+        """The trial in one line, with fields at their defaults left out: new fields do not orphan old results."""
+        rare = {"layers": self.layers, **dataclasses.asdict(self.recipe)}
+        usual = {"layers": "all", **dataclasses.asdict(DEFAULT_RECIPE)}
+        named = {"ratio": f"{self.ratio:g}", "seed": self.seed}
+        named |= {name: value for name, value in rare.items() if value != usual[name]}
+        words = [_name(self.dataset), _name(self.model), self.strategy]
+        return " ".join(words + [f"{name}={value}" for name, value in named.items()])
+
+    def identification(self):
+        """Returns the fields as a flat dict, the first columns of the trial's row."""
+        return {
+            "key": self.key,
+            "dataset": _name(self.dataset),
+            "model": _name(self.model),
+            "strategy": self.strategy,
+            "ratio": self.ratio,
+            "seed": self.seed,
+            "layers": self.layers,
+            **dataclasses.asdict(self.recipe),
+        }
+
+
+def run_trial(trial):
+    """Trains, prunes, shrinks and evaluates one network, and returns what was measured as a flat dict.
+
+    Args:
+        trial: The `Trial` to run.
+
+    Returns:
+        A flat dict: epochs and stops of the last round, what `tfprune.evaluate` says of the ticket, and the same of
+        the dense network of round 0 under names that start with "dense_".
+
+    Raises:
+        FloatingPointError: The loss became NaN or infinite.
+        ValueError: Unknown data set, model, strategy or layers.
+
+    Example:
+
+    >>> run_trial(Trial("moons", "mlp", "one_shot", ratio=0.5, seed=0))["accuracy"]
+    """
+    start_tensorflow()
+    import keras
+
+    import tfprune
+
+    # State of earlier trials in this process would cost memory and shift the names of layers.
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(trial.seed)
+    data = datasets.get(trial.dataset)
+    model = build_model(trial, data)
+    masked = tfprune.wrap(model)
+    ticket, dense_round = train(masked, data, trial)
+    small = tfprune.shrink(masked)
+    measured = tfprune.evaluate(small, data.test, ood=data.ood, from_logits=True, dense=model)
+    masked.set_weights(dense_round.weights)
+    dense = tfprune.evaluate(masked, data.test, ood=data.ood, from_logits=True)
+    return {**_training_columns(ticket), **measured, **_dense_columns(ticket, dense)}
+
+
+def build_model(trial, data):
+    """Returns the trial's dense network, compiled by its recipe."""
+    import keras
+
+    recipe = trial.recipe
+    extra = {"momentum": recipe.momentum} if recipe.momentum else {}
+    model = models.get(trial.model)(input_shape=data.input_shape, num_classes=data.num_classes, seed=trial.seed)
+    model.compile(
+        optimizer=keras.optimizers.get(
+            {"class_name": recipe.optimizer, "config": {"learning_rate": recipe.learning_rate, **extra}}
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def train(masked, data, trial):
+    """Runs all rounds of the trial's strategy in one `fit`; returns the LotteryTicket callback and the dense round."""
+    import keras
+
+    import tfprune
+    from tfprune.pruning import strategies
+
+    recipe, strategy = trial.recipe, strategies.get(trial.strategy)
+    ticket = tfprune.callbacks.LotteryTicket(
+        trial.ratio,
+        rounds=strategy.rounds,
+        rewind=strategy.rewind,
+        patience=recipe.patience,
+        epochs_per_round=recipe.epochs,
+        seed=trial.seed,
+        only=_only(masked, trial.layers),
+    )
+    dense_round = _dense_round(ticket)
+    with warnings.catch_warnings():
+        # after TerminateOnNaN; _refuse_nan says it better
+        warnings.filterwarnings("ignore", message="The fit ended in round")
+        history = masked.fit(
+            **_fit_data(data, recipe),
+            epochs=(strategy.rounds + 1) * recipe.epochs,
+            # dense_round first: when a round ends, ticket replaces the weights that dense_round has to see
+            callbacks=[keras.callbacks.TerminateOnNaN(), dense_round, ticket],
+            verbose=0,
+        )
+    _refuse_nan(history.history)
+    return ticket, dense_round
+
+
+def versions():
+    """Returns the versions that shaped a result, as columns of its row."""
+    from importlib import metadata
+
+    packages = ("tensorflow", "keras", "numpy")
+    return {"tfprune": __version__, **{name: metadata.version(name) for name in packages}} | {
+        "python": platform.python_version()
+    }
+
+
+def row_of(trial, trial_function=run_trial):
+    """Returns the trial's finished row; a trial that raises gives a row with status "failed" and the reason.
+
+    Args:
+        trial: The `Trial`.
+        trial_function: Function `(trial) -> flat dict` that does the work.
+    """
+    start = time.perf_counter()
+    try:
+        measured = {"status": "done", "error": None, **trial_function(trial)}
+    except Exception as error:  # whatever went wrong in one cell, the study goes on
+        measured = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    wall_time = round(time.perf_counter() - start, 3)
+    return {**trial.identification(), **measured, "wall_time": wall_time, **versions()}
+
+
+def _name(value):
+    return value if isinstance(value, str) else getattr(value, "__name__", str(value))
+
+
+def _only(masked, layers):
+    """Returns the names to hand to `only=`; None for every layer that can be pruned."""
+    if layers == "all":
+        return None
+    if layers != "dense":
+        return [name.strip() for name in layers.split(",")]
+    names = [layer.name for layer in masked.layers if layer.name.startswith("dense")]
+    if not names:
+        raise ValueError(
+            "layers='dense' prunes the layers whose names start with 'dense'; there are none. Received a model with "
+            f"{', '.join(layer.name for layer in masked.layers)}. Pass layers='all' or layer names."
+        )
+    return names
+
+
+def _fit_data(data, recipe):
+    if recipe.batch_size:
+        x, y = data.train
+        return {"x": x, "y": y, "batch_size": recipe.batch_size, "validation_data": data.validation}
+    train, validation = datasets.as_full_batch(data.train), datasets.as_full_batch(data.validation)
+    return {
+        "x": train,
+        "steps_per_epoch": 1,
+        "validation_data": validation,
+        "validation_steps": 1,
+        "shuffle": False,
+    }
+
+
+def _refuse_nan(history):
+    import numpy as np
+
+    for name in ("loss", "val_loss"):
+        broken = np.flatnonzero(~np.isfinite(history.get(name, [])))
+        if broken.size:
+            raise FloatingPointError(
+                f"{name} became {history[name][broken[0]]} in epoch {broken[0] + 1}. "
+                "A lower learning rate is the usual cure."
+            )
+
+
+def _dense_round(ticket):
+    """Returns a callback that keeps the best weights of round 0, the dense network that the ticket is held against."""
+    import keras
+
+    class DenseRound(keras.callbacks.Callback):
+        best, weights = float("inf"), None
+
+        def on_epoch_end(self, epoch, logs=None):
+            if not ticket.history and logs["val_loss"] < self.best:
+                self.best, self.weights = logs["val_loss"], self.model.get_weights()
+
+    return DenseRound()
+
+
+def _training_columns(ticket):
+    last = ticket.history[-1]
+    return {
+        "rounds": len(ticket.history) - 1,
+        "early_stop_epoch": last["early_stop_epoch"],
+        "epochs_trained": last["epochs"],
+        "total_epochs": sum(record["epochs"] for record in ticket.history),
+        "best_val_loss": last["best"],
+        "channels_kept": last["channels_kept"],
+        "channels_total": last["channels_total"],
+    }
+
+
+def _dense_columns(ticket, dense):
+    columns = {name: dense[name] for name in ("accuracy", "nll", "brier", "ece", "uce", "mean_confidence")}
+    columns |= {name: dense[name] for name in dense if name.endswith(("/auroc_msp", "/mean_confidence"))}
+    return {
+        "dense_early_stop_epoch": ticket.history[0]["early_stop_epoch"],
+        **{f"dense_{name}": value for name, value in columns.items()},
+    }
