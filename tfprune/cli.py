@@ -9,6 +9,7 @@ from tfprune import __version__
 
 _STUDIES = ("moons", "cifar10")
 _DATASETS = ("moons", "digits", "cifar10")
+_WITH_DEVIATION = ("accuracy", "early_stop_epoch")
 
 
 def main(arguments=None):
@@ -169,27 +170,27 @@ def _print_table(rows):
     failed = len(rows) - len(done)
     columns = {
         "accuracy": (3, "accuracy"),
-        "ece": (3, "ECE"),
-        **{name: (3, f"AUROC {name.split('/')[0]}") for name in report.auroc_columns(done)},
-        "early_stop_epoch": (0, "epochs to stop"),
-        "parameters": (0, "parameters"),
-        "compression_ratio": (2, "compression"),
-        "theoretical_speedup": (2, "speed-up"),
+        "early_stop_epoch": (0, "epochs to\nearly stop"),
+        "ece": (3, "\nECE"),
+        **{name: (3, f"AUROC\n{name.split('/')[0]}") for name in report.auroc_columns(done)},
+        "compression_ratio": (2, "times\nsmaller"),
+        "theoretical_speedup": (2, "fewer\nops"),
     }
-    shown = table.Table("strategy", "ratio", "seeds", *(title for _, title in columns.values()), box=None)
+    # 80 characters hold it: the report has the other deviations
+    shown = table.Table("strategy", "ratio", *(title for _, title in columns.values()), box=None, padding=(0, 1, 0, 0))
     for cell in report.summarise(done):
-        values = [_number(cell[name], digits) for name, (digits, _) in columns.items()]
-        shown.add_row(cell["strategy"], f"{cell['ratio']:g}", str(cell["num_seeds"]), *values)
+        values = [_number(cell[name], digits, name in _WITH_DEVIATION) for name, (digits, _) in columns.items()]
+        shown.add_row(cell["strategy"], f"{cell['ratio']:g}", *values)
     console.Console().print(shown)
+    print("Means over seeds, ± one sample standard deviation.")
     if failed:
         print(f"{failed} of {len(rows)} trials failed; the report says why.")
 
 
-def _number(pair, digits):
-    mean, deviation = pair
-    if mean is None:
+def _number(pair, digits, deviation):
+    if pair[0] is None:
         return "-"
-    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation else "")
+    return f"{pair[0]:.{digits}f}" + (f" ± {pair[1]:.{digits}f}" if deviation and pair[1] is not None else "")
 
 
 def _inspect(options):

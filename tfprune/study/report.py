@@ -1,13 +1,14 @@
 """What does a study's folder say to a person? One HTML file that opens offline, drawn from the rows alone."""
 
 import base64
+import dataclasses
 import io
 import math
 from pathlib import Path
 
 import numpy as np
 
-from tfprune.study import claims, results
+from tfprune.study import claims, results, runner
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; markers and dashes tell them apart in print.
 _LOOKS = {
@@ -148,12 +149,25 @@ def _facts(rows, done):
         "seeds": sorted({row["seed"] for row in rows if "seed" in row}),
         "ratios": sorted({row["ratio"] for row in rows if "ratio" in row}),
         "strategies": _strategies(rows),
+        "changes": _recipe_changes(first),
+        "num_cut": sum(row.get("epochs_trained") == row.get("epochs") for row in done),
         "minutes": sum(row.get("wall_time") or 0 for row in rows) / 60,
         "num_test": next((row.get("num_samples") for row in done), None),
         "versions": {name: ", ".join(sorted({str(row[name]) for row in rows if name in row})) for name in versions},
         "margin": claims.ACCURACY_MARGIN,
         "columns": auroc_columns(done),
     }
+
+
+def _recipe_changes(row):
+    """Returns what was trained otherwise than in the named study on the same data, as words."""
+    usual = next((study.recipe for study in runner.STUDIES.values() if study.dataset == row.get("dataset")), None)
+    fields = dataclasses.asdict(usual) if usual else {}
+    return [f"{name} {row[name]:g}, not {value:g}" for name, value in fields.items() if _differs(row.get(name), value)]
+
+
+def _differs(value, usual):
+    return value is not None and not isinstance(value, str) and value != usual
 
 
 def _figures(rows):
@@ -224,6 +238,8 @@ def _curve(rows, name, dense, ylabel=None, whole=False, chance=None):
         axes.axhline(chance, color="#444444", linewidth=1, linestyle=":", zorder=0)
     if whole and highest > 10 * lowest > 0:
         axes.set_yscale("log")
+    elif whole:
+        axes.set_ylim(bottom=0)
     axes.set_xlabel("ratio (share of channels removed)")
     axes.set_ylabel(ylabel or name)
     axes.legend(frameon=False, fontsize=8.5, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -283,11 +299,11 @@ def _reliability(rows):
                 axes.set_ylabel(_TITLES.get(strategy, strategy) + "\naccuracy", fontsize=8.5)
             if i == len(strategies) - 1:
                 axes.set_xlabel("confidence", fontsize=8.5)
-    return {"image": _image(figure), "ratios": ratios}
+    return {"image": _image(figure), "width": int(210 * len(ratios) + 90)}
 
 
 def _reliability_diagram(axes, rows, color):
-    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
     axes.tick_params(labelsize=8)
     axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, zorder=0)
     if not rows:
