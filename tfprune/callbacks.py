@@ -26,7 +26,8 @@ class LotteryTicket(keras.callbacks.Callback):
 
     Args:
         ratio: Share of channels removed after the last round, in [0, 1), or `{layer name: ratio}`.
-        rounds: How many times to prune; each round removes the same share of what is left. Default 1.
+        rounds: How many times to prune; each round removes the same share of what is left. Default 1. 0 trains the
+            dense model only, by the same stopping rule.
         rewind: What the weights become after pruning: "init" (default), the values at the start of the fit; "random",
             fresh random values; None, they stay as trained; or an epoch k: the values after k epochs of round 0.
         criterion: How channels are ranked, see `tfprune.compute_masks`. Default "l1".
@@ -73,7 +74,7 @@ class LotteryTicket(keras.callbacks.Callback):
         for share in ratio.values() if isinstance(ratio, dict) else [ratio]:
             masks.check_ratio(share)
         criteria.get(criterion)
-        self.ratio, self.rounds, self.rewind = ratio, _count("rounds", rounds, 1), _check_rewind(rewind)
+        self.ratio, self.rounds, self.rewind = ratio, _count("rounds", rounds, 0), _check_rewind(rewind)
         self.monitor, self.patience, self.min_delta = monitor, _count("patience", patience, 0), abs(min_delta)
         self.epochs_per_round = epochs_per_round and _count("epochs_per_round", epochs_per_round, 1)
         if isinstance(rewind, int) and epochs_per_round and rewind > epochs_per_round:
@@ -130,6 +131,7 @@ class LotteryTicket(keras.callbacks.Callback):
         """Starts afresh on a model, which is as it will be rewound to."""
         # A name or a ratio that is wrong fails now rather than after the first round.
         masks.compute_masks(masked, self.ratio, **{**self.selection, "criterion": "random"})
+        rewind.steady(masked)
         self.history, self.finished = [], False
         self._random = np.random.default_rng(self.seed)
         self.remember(masked)
@@ -273,6 +275,7 @@ class GradualPruning(keras.callbacks.Callback):
         """Checks the model and the schedule."""
         surgery.check_masked(self.model, "GradualPruning")
         schedules.read(self.schedule, 0)
+        rewind.steady(self.model)
         self.history, self._ratio = [], 0.0
         self._step = int(self.model.optimizer.iterations)
 

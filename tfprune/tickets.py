@@ -5,11 +5,10 @@ import math
 from dataclasses import dataclass
 
 import keras
-import numpy as np
-from keras import ops
 
 from tfprune.callbacks import LotteryTicket, share_epochs
 from tfprune.pruning import masks, rewind, strategies, surgery
+from tfprune.structure.trace import value_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +131,11 @@ def _carry_optimizer(masked, small, pairs, back):
     cuts = {id(slot): indices[id(variable)] for variable, slot in rewind.slots(masked.optimizer)}
     both = zip(rewind.optimizer_variables(masked), rewind.optimizer_variables(small), strict=True)
     for full, cut in both:
-        value, index = np.array(ops.convert_to_numpy(full)), cuts.get(id(full), ...)
+        value, index = value_of(full), cuts.get(id(full), ...)
         if value[index].shape != tuple(cut.shape):
             continue  # a summary over whole weights (Adafactor's rows and columns) starts afresh
         if back:
-            value[index] = ops.convert_to_numpy(cut)
+            value[index] = value_of(cut)
             full.assign(value)
         else:
             cut.assign(value[index])

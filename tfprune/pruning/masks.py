@@ -8,11 +8,11 @@ import numbers
 import weakref
 
 import numpy as np
-from keras import ops
 
 from tfprune.pruning import criteria, surgery
 from tfprune.structure import roles
 from tfprune.structure.groups import ChannelGraph
+from tfprune.structure.trace import value_of
 
 
 def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, only=None, round_to=1, seed=None):
@@ -198,7 +198,7 @@ def describe(graph, group, keep):
                 )
                 incoming.append(_rows(kernel, names.index("out"), group, group.makers[name]))
         elif "gamma" in axes:
-            scales.append(_rows(np.abs(ops.convert_to_numpy(layer.gamma)), 0, group, axes["gamma"][0]).sum(axis=1))
+            scales.append(_rows(np.abs(value_of(layer.gamma)), 0, group, axes["gamma"][0]).sum(axis=1))
     return criteria.ChannelGroup(group.name, group.layers, group.channels, incoming, scales)
 
 
@@ -206,7 +206,7 @@ def _without_pruned(weight, units, axis, keep):
     """The weight with zeros where it reads a channel that is pruned."""
     shape = [1] * len(weight.shape)
     shape[axis] = -1
-    return ops.convert_to_numpy(weight).astype("float64") * keep[units].reshape(shape)
+    return value_of(weight).astype("float64") * keep[units].reshape(shape)
 
 
 def _rows(weight, axis, group, units):

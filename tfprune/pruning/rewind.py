@@ -1,14 +1,11 @@
 """How do weights and optimizer go back to where they were, or to fresh random values?"""
 
-import copy
-
 import keras
 import numpy as np
-from keras import ops
 
 from tfprune.layers import ChannelMask
 from tfprune.structure import roles
-from tfprune.structure.trace import rebuild_operation, replay, trace
+from tfprune.structure.trace import rebuild_operation, replay, trace, value_of
 
 
 class Snapshot:
@@ -29,7 +26,7 @@ class Snapshot:
 
     def __init__(self, model, optimizer=True):
         variables = weights_of(model) + (optimizer_variables(model) if optimizer else [])
-        self.values = [(variable, _copy(variable)) for variable in variables]
+        self.values = [(variable, value_of(variable)) for variable in variables]
 
     def restore(self):
         """Gives all copied variables their values back."""
@@ -87,10 +84,10 @@ def reseed(config, random):
 
 
 def clear_pruned(entries, optimizer=None):
-    """Sets the pruned entries of weights, and of the optimizer's slots, to zero.
+    """Sets the pruned entries of weights to zero, and those of the optimizer's slots to what they are at the start.
 
-    The masks already hide these weights. Zeroing them too keeps weight decay and regularizers off them, and zeroed
-    slots keep momentum from moving them.
+    The masks already hide these weights. Zeroing them too keeps weight decay and regularizers off them, and fresh slots
+    keep momentum from moving them. A slot does not always start at zero: Ftrl divides by one that starts at 0.1.
 
     Args:
         entries: `{id(variable): (variable, bool array of the entries to keep)}`.
@@ -98,10 +95,34 @@ def clear_pruned(entries, optimizer=None):
     """
     for variable, keep in entries.values():
         if variable.trainable:
-            variable.assign(ops.convert_to_numpy(variable) * keep)
-    for variable, slot in slots(optimizer):
+            variable.assign(value_of(variable) * keep)
+    found = [(variable, slot) for variable, slot in slots(optimizer) if id(variable) in entries]
+    fresh = slots(_fresh_twin(optimizer)) if found else []
+    for (variable, slot), (_, start) in zip(slots(optimizer), fresh, strict=False):
         if id(variable) in entries:
-            slot.assign(ops.convert_to_numpy(slot) * entries[id(variable)][1])
+            slot.assign(np.where(entries[id(variable)][1], value_of(slot), value_of(start)))
+
+
+def steady(model):
+    """Makes the model's optimizer safe for weights whose gradient is exactly zero, as that of pruned ones is.
+
+    Adafactor divides by a product of row and column averages of the squared gradient, each at least `epsilon_1`. Where
+    row and column are both pruned, its default of 1e-30 squared is zero in float32, and all weights become NaN; 1e-15
+    changes nothing for gradients that are larger than 1e-7.
+    """
+    inner = _inner(model.optimizer)
+    if isinstance(inner, keras.optimizers.Adafactor) and inner.epsilon_1 < 1e-15:
+        inner.epsilon_1 = 1e-15
+        model.make_train_function(force=True)  # the old one may have been traced with the old value
+
+
+def _fresh_twin(optimizer):
+    """An optimizer of the same kind for the same variables, as it is before the first step."""
+    inner = _inner(optimizer)
+    # the learning rate does not matter here, and a user's own schedule may not be rebuilt from its config
+    twin = type(inner).from_config({**inner.get_config(), "learning_rate": 0.001})
+    twin.build(list(inner._trainable_variables))
+    return twin
 
 
 def slots(optimizer):
@@ -109,7 +130,7 @@ def slots(optimizer):
 
     Keras keeps slots in lists in the order of the variables they belong to (`momentums[i]` goes with variable i).
     """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)  # LossScaleOptimizer wraps the one with the slots
+    inner = _inner(optimizer)
     variables = getattr(inner, "_trainable_variables", [])
     found = []
     for values in vars(inner).values() if inner is not None else ():
@@ -122,5 +143,6 @@ def slots(optimizer):
     return found
 
 
-def _copy(variable):
-    return copy.copy(np.asarray(ops.convert_to_numpy(variable)))
+def _inner(optimizer):
+    """The optimizer that holds the slots: LossScaleOptimizer wraps it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -4,13 +4,20 @@ import contextlib
 
 import keras
 import numpy as np
-from keras import ops
 
 from tfprune.layers import ChannelMask
 from tfprune.structure import roles
 from tfprune.structure.cost import cost, record_reference
 from tfprune.structure.groups import ChannelGraph
-from tfprune.structure.trace import compile_like, config_of, copy_weights, finish_weights, rebuild_operation, replay
+from tfprune.structure.trace import (
+    compile_like,
+    config_of,
+    copy_weights,
+    finish_weights,
+    rebuild_operation,
+    replay,
+    value_of,
+)
 
 
 def wrap(model):
@@ -82,7 +89,7 @@ def shrink_with_map(masked):
         ticket, twins = replay(graph.trace, lambda op, config: _small_twin(graph, keep, op, config))
         pairs = [pair for op in graph.trace.operations for pair in _pairs(graph, keep, op, twins[id(op)])]
         for old, new, index in pairs:
-            new.assign(ops.convert_to_numpy(old)[index])
+            new.assign(value_of(old)[index])
         for twin in twins.values():
             finish_weights(twin)
         compile_like(ticket, masked)
@@ -93,8 +100,8 @@ def shrink_with_map(masked):
 def expand(pairs):
     """Writes the small model's variables back to their places in the masked model; other entries stay."""
     for old, new, index in pairs:
-        value = np.array(ops.convert_to_numpy(old))
-        value[index] = ops.convert_to_numpy(new)
+        value = value_of(old)
+        value[index] = value_of(new)
         old.assign(value)
 
 
@@ -121,7 +128,7 @@ def kept_units(graph):
 
 def mask_of(variable):
     """A mask variable as a bool array."""
-    return np.asarray(ops.convert_to_numpy(variable)) > 0.5
+    return value_of(variable) > 0.5
 
 
 def set_units(graph, keep):

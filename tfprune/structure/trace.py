@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +147,11 @@ def copy_weights(source, target):
     for old, new in zip(source.variables, target.variables, strict=True):
         new.assign(old)
     finish_weights(target)
+
+
+def value_of(variable):
+    """A variable's value as a NumPy array of its own (`ops.convert_to_numpy` makes NumPy 2 warn)."""
+    return np.asarray(keras.ops.convert_to_tensor(variable)).copy()
 
 
 def finish_weights(layer):
