@@ -67,22 +67,8 @@ def test_study_writes_its_files_and_prints_table_and_report(small_study, tmp_pat
 
 
 def test_study_options_choose_the_grid():
-    options = cli._parser().parse_args(
-        [
-            "study",
-            "moons",
-            "--seeds",
-            "0-2,7",
-            "--ratios",
-            "0,0.5",
-            "--strategies",
-            "one_shot,iterative",
-            "--layers",
-            "hidden",
-            "--epochs",
-            "9",
-        ]
-    )
+    grid = ["--seeds", "0-2,7", "--ratios", "0,0.5", "--strategies", "one_shot,iterative"]
+    options = cli._parser().parse_args(["study", "moons", *grid, "--layers", "hidden", "--epochs", "9"])
     chosen = cli._chosen_study(options)
     assert (chosen.seeds, chosen.ratios, chosen.strategies) == ((0, 1, 2, 7), (0.0, 0.5), ("one_shot", "iterative"))
     assert (chosen.layers, chosen.recipe) == ("hidden", Recipe(epochs=9))
