@@ -28,6 +28,8 @@ setup(
         # TFMOT imports it; its minor version must be TensorFlow's, which pip resolves from this bound.
         "tf-keras>=2.18",
         "tensorflow-datasets>=4.9",
+        # Needs Python 3.11 from 1.14 on; where an index does not say so, pip searches for minutes on Python 3.10.
+        "etils<1.14; python_version < '3.11'",
         "numpy>=1.26",
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
