@@ -221,6 +221,8 @@ def test_gate_runs_the_commands_of_the_readme():
         ["bash", str(ROOT / ".ci" / "run")], capture_output=True, text=True, check=True, env=environment
     ).stdout
     assert shown.splitlines() == readme_commands()
+    gate = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert all(f'\nbash -c "${name}"\n' in gate for name in ("start", "install", "test"))
 
 
 def text_files():
