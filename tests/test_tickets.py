@@ -129,7 +129,7 @@ def test_model_that_is_not_compiled_is_refused():
 
 
 def test_unknown_strategy_is_refused():
-    with pytest.raises(ValueError, match="Unknown strategy 'oneshot'. Expected one of 'one_shot'"):
+    with pytest.raises(ValueError, match=r"Unknown strategy 'oneshot'\. Expected one of 'one_shot'"):
         tfprune.find_ticket(model(), data(), "oneshot")
 
 

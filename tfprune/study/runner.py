@@ -163,6 +163,10 @@ def run_study(study, out=None, jobs=1, retry_failed=False, progress=True, trial_
     with results_files.Results(folder) as results:
         _check_same_study(study, results.rows, folder)
         todo = _unfinished(study, results.rows, retry_failed)
+        if todo and jobs == 1 and trial_function is run_trial:
+            # Before the progress bar starts its thread: tensorflow_datasets replaces Python's import while it is itself
+            # imported, and the bar's own imports fail then. A data set that cannot be had also says so at once.
+            datasets.get(study.dataset)
         try:
             for row in _tracked(_run(todo, jobs, trial_function), study, todo, progress):
                 results.append(row)

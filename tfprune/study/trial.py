@@ -135,10 +135,10 @@ def run_trial(trial):
     data = datasets.get(trial.dataset)
     model = build_model(trial, data)
     masked = tfprune.wrap(model)
-    ticket, dense_round = train(masked, data, trial)
+    ticket, dense_weights = train(masked, data, trial)
     small = tfprune.shrink(masked)
     measured = tfprune.evaluate(small, data.test, ood=data.ood, from_logits=True, dense=model)
-    masked.set_weights(dense_round.weights)
+    masked.set_weights(dense_weights)
     dense = tfprune.evaluate(masked, data.test, ood=data.ood, from_logits=True)
     return {**_training_columns(ticket), **measured, **_dense_columns(ticket, dense)}
 
@@ -160,11 +160,13 @@ def build_model(trial, data):
 
 
 def train(masked, data, trial):
-    """Runs all rounds of the trial's strategy in one `fit`; returns the LotteryTicket callback and the dense round."""
-    import keras
+    """Runs all rounds of the trial's strategy; returns its `LotteryTicket` and the dense network's best weights.
 
+    Data that is trained on in one batch runs in a compiled loop, everything else in `fit`; both give the same.
+    """
     import tfprune
     from tfprune.pruning import strategies
+    from tfprune.study import trainer
 
     recipe, strategy = trial.recipe, strategies.get(trial.strategy)
     ticket = tfprune.callbacks.LotteryTicket(
@@ -176,19 +178,32 @@ def train(masked, data, trial):
         seed=trial.seed,
         only=_only(masked, trial.layers),
     )
+    if not recipe.batch_size and not isinstance(strategy.rewind, int):
+        dense = {}
+        trainer.train_full_batch(
+            masked, data.train, data.validation, ticket, lambda number: dense.setdefault(0, masked.get_weights())
+        )
+        return ticket, dense[0]
+    return ticket, _fit(masked, data, recipe, ticket)
+
+
+def _fit(masked, data, recipe, ticket):
+    """Trains in `model.fit`; returns the best weights of round 0, the dense network."""
+    import keras
+
     dense_round = _dense_round(ticket)
     with warnings.catch_warnings():
         # after TerminateOnNaN; _refuse_nan says it better
         warnings.filterwarnings("ignore", message="The fit ended in round")
         history = masked.fit(
             **_fit_data(data, recipe),
-            epochs=(strategy.rounds + 1) * recipe.epochs,
+            epochs=(ticket.rounds + 1) * recipe.epochs,
             # dense_round first: when a round ends, ticket replaces the weights that dense_round has to see
             callbacks=[keras.callbacks.TerminateOnNaN(), dense_round, ticket],
             verbose=0,
         )
     _refuse_nan(history.history)
-    return ticket, dense_round
+    return dense_round.weights
 
 
 def versions():
