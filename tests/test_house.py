@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "metrics": set(),
     "uncertainty": {"metrics"},
     "evaluation": {"layers", "structure", "metrics", "uncertainty"},
+    "plots": {"layers", "structure"},
     "study": {
         *("layers", "losses", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
         *("metrics", "uncertainty", "evaluation"),

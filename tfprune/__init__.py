@@ -19,7 +19,7 @@ _CONTENTS = {
     "find_ticket": "tfprune.tickets",
     "evaluate": "tfprune.evaluation",
 }
-_MODULES = ("callbacks", "datasets", "layers", "metrics", "models", "pruning", "structure", "study")
+_MODULES = ("callbacks", "datasets", "layers", "metrics", "models", "plots", "pruning", "structure", "study")
 
 __all__ = ["__version__", *_CONTENTS, *_MODULES]
 

@@ -7,11 +7,15 @@ give the same ticket up to rounding.
 """
 
 import dataclasses
+import logging
 
 import keras
 import tensorflow as tf
 
 from tfprune.pruning import masks, rewind
+
+# Each trial compiles a loop of its own, as it must for a model of its own; TensorFlow takes that for a mistake.
+logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
 
 
 @dataclasses.dataclass(frozen=True)
