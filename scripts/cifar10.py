@@ -21,7 +21,9 @@ if __name__ == "__main__":
         ratios=(0.0, 0.4, 0.8),
         seeds=range(options.seeds),
         layers=options.layers,
-        recipe=study.Recipe("sgd", learning_rate=0.01, momentum=0.9, batch_size=32, epochs=options.epochs, patience=3),
+        recipe=study.Recipe(
+            "sgd", learning_rate=0.01, momentum=0.9, decay=0.8, batch_size=64, epochs=options.epochs, patience=3
+        ),
     )
     study.run_study(grid, out=options.out, jobs=options.jobs)
     print("report:", study.write_report(options.out))

@@ -341,7 +341,7 @@ def test_mixed_precision(policy):
     )
 
 
-@pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
+@pytest.mark.parametrize("options", [{"steps_per_execution": 2}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
 def test_compile_options(options):
     masked, ticket = masked_model(**options), LotteryTicket(0.5, rounds=2, epochs_per_round=2, patience=9)
     seen = fit(masked, ticket)
@@ -485,7 +485,7 @@ def test_gradual_pruning_follows_its_schedule():
 
 
 def test_gradual_pruning_misses_no_step_of_a_long_execution():
-    masked, gradual = masked_model(steps_per_execution=3), GradualPruning(ramp)
+    masked, gradual = masked_model(steps_per_execution=2), GradualPruning(ramp)
     masked.fit(datasets()[0], epochs=5, callbacks=[gradual], verbose=0, shuffle=False)
     assert gradual.history[-1]["ratio"] == 0.75
 

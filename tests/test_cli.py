@@ -74,6 +74,12 @@ def test_study_options_choose_the_grid():
     assert (chosen.layers, chosen.recipe) == ("hidden", Recipe(epochs=9))
 
 
+def test_lists_may_be_written_with_spaces():
+    grid = ["--seeds", "0", "4-5", "--ratios", "0", "0.5", "--strategies", "one_shot", "iterative"]
+    chosen = cli._chosen_study(cli._parser().parse_args(["study", "moons", *grid]))
+    assert (chosen.seeds, chosen.ratios, chosen.strategies) == ((0, 4, 5), (0.0, 0.5), ("one_shot", "iterative"))
+
+
 def test_quick_study_has_a_folder_of_its_own():
     assert cli._chosen_study(cli._parser().parse_args(["study", "moons", "--quick"])).name == "moons-quick"
 

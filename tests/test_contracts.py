@@ -69,6 +69,8 @@ def test_ticket_is_plain_keras_with_the_same_layer_names(model):
 
 
 def test_masked_model_and_ticket_survive_saving(model, tmp_path):
+    if model.name == "outer" and keras.__version__.startswith("3.6."):
+        pytest.skip("Keras 3.6 cannot load any model whose layers are called twice in turn (later versions can)")
     masked = tfprune.wrap(model)
     tfprune.set_masks(masked, tfprune.compute_masks(masked, 0.5))
     inputs = inputs_of(model)

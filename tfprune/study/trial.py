@@ -20,10 +20,11 @@ class Recipe:
         batch_size: Examples in a step; 0 for the whole training set in one step.
         epochs: Most epochs in a round.
         patience: Epochs without a lower validation loss after which a round ends.
+        decay: Factor on the learning rate after each epoch, rewound with the weights; 1 leaves it constant.
 
     Example:
 
-    >>> Recipe(optimizer="sgd", learning_rate=0.01, momentum=0.9, batch_size=32, epochs=20, patience=3)
+    >>> Recipe(optimizer="sgd", learning_rate=0.01, momentum=0.9, batch_size=64, epochs=20, patience=3)
     """
 
     optimizer: str = "adam"
@@ -32,6 +33,7 @@ class Recipe:
     batch_size: int = 0
     epochs: int = 2000
     patience: int = 20
+    decay: float = 1.0
 
     def __post_init__(self):
         """Refuses values no training could use."""
@@ -150,13 +152,22 @@ def build_model(trial, data):
     recipe = trial.recipe
     extra = {"momentum": recipe.momentum} if recipe.momentum else {}
     model = models.get(trial.model)(input_shape=data.input_shape, num_classes=data.num_classes, seed=trial.seed)
+    learning_rate = recipe.learning_rate
+    if recipe.decay != 1:
+        steps = -(-len(data.train[0]) // recipe.batch_size) if recipe.batch_size else 1
+        learning_rate = keras.optimizers.schedules.ExponentialDecay(learning_rate, steps, recipe.decay, staircase=True)
     model.compile(
-        optimizer=keras.optimizers.get(
-            {"class_name": recipe.optimizer, "config": {"learning_rate": recipe.learning_rate, **extra}}
-        ),
+        optimizer=_optimizer(recipe.optimizer)(learning_rate=learning_rate, **extra),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     return model
+
+
+def _optimizer(name):
+    """Returns Keras' optimizer class of a name."""
+    import keras
+
+    return type(keras.optimizers.get(name))
 
 
 def train(masked, data, trial):
