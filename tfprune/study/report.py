@@ -237,7 +237,8 @@ def _curve(rows, name, dense, ylabel=None, whole=False, chance=None):
     if chance is not None:
         axes.axhline(chance, color="#444444", linewidth=1, linestyle=":", zorder=0)
     if whole and highest > 10 * lowest > 0:
-        axes.set_yscale("log")
+        # bars that reach below the first epoch would stretch a logarithmic axis over nothing
+        axes.set(yscale="log", ylim=(1, None))
     elif whole:
         axes.set_ylim(bottom=0)
     axes.set_xlabel("ratio (share of channels removed)")
