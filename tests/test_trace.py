@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 from zoo import ZOO, difference, inputs_of, nested, randomise
 
+import tfprune
 from tfprune.structure.trace import clone, replay, trace
 
 
@@ -36,6 +37,18 @@ def test_shared_layers_stay_shared():
     twin, _ = replay(traced)
     assert len(traced.calls) == len(traced.operations) + 2
     assert twin.count_params() == model.count_params()
+
+
+def test_nested_model_called_with_training_true_stays_so():
+    nested_layers = [keras.Input((4,)), layers.Dense(8, name="inner"), layers.BatchNormalization()]
+    inputs = keras.Input((4,))
+    features = keras.Sequential(nested_layers, name="block")(inputs, training=True)
+    model = randomise(keras.Model(inputs, layers.Dense(2)(layers.Dense(5, name="hidden")(features))))
+    x = inputs_of(model)
+    expected = np.asarray(model(x))
+    assert not np.allclose(expected, np.asarray(model(x, training=False)), atol=1e-3)
+    for twin in (clone(model), tfprune.wrap(model), tfprune.shrink(tfprune.wrap(model))):
+        np.testing.assert_allclose(np.asarray(twin(x)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_sequential_stays_sequential():

@@ -44,8 +44,8 @@ class ChannelMask(keras.layers.Wrapper):
             shape=(size,), initializer="ones", dtype="float32", trainable=False, autocast=False, name=name
         )
 
-    def call(self, inputs):
-        """Calls the wrapped layer with its kernel rows masked."""
+    def call(self, inputs, training=None):
+        """Calls the wrapped layer with its kernel rows masked; dense layers and convolutions always do the same."""
         if not self.reads:
             return self.layer(inputs)
         masked = [self._masked(getattr(self.layer, weight), axis) for weight, axis in self.reads.items()]

@@ -246,16 +246,23 @@ class _Recorder:
         inner.inside = (*self.inside, model.name)
         new_inputs = keras.tree.map_structure(_new_input, inputs)
         results = inner.run(keras.Model(inputs, outputs, name=model.name), new_inputs)
-        given = args[0] if args else next(iter(kwargs.values()))
+        given = args[0] if args else next(value for value in kwargs.values() if _tensors(value))
         tensors = _match(new_inputs, given, model.name)
         for call in inner.calls:
-            args, kwargs = _substitute((call.args, call.kwargs), tensors)
-            outputs = _Echo(call.op)(*args, **kwargs)
+            inner_args, inner_kwargs = _substitute((call.args, call.kwargs), tensors)
+            inner_kwargs = _with_training(call.op, inner_kwargs, kwargs.get("training"))
+            outputs = _Echo(call.op)(*inner_args, **inner_kwargs)
             self.owners.setdefault(id(call.op), inner.owners[id(call.op)])
-            self.calls.append(Call(call.op, args, kwargs, outputs))
+            self.calls.append(Call(call.op, inner_args, inner_kwargs, outputs))
             for old, new in zip(call.output_tensors, _tensors(outputs), strict=True):
                 tensors[id(old)] = new
         return _substitute(results, tensors)
+
+
+def _with_training(op, kwargs, training):
+    """The arguments of an inner call: training=True or False on a nested model means each of its layers."""
+    takes_it = training is not None and "training" in python_inspect.signature(op.call).parameters
+    return {**kwargs, "training": training} if takes_it and kwargs.get("training") is None else kwargs
 
 
 def _match(inputs, given, name):
