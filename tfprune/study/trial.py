@@ -189,7 +189,7 @@ def train(masked, data, trial):
         seed=trial.seed,
         only=_only(masked, trial.layers),
     )
-    if not recipe.batch_size and not isinstance(strategy.rewind, int):
+    if not recipe.batch_size:
         dense = {}
         trainer.train_full_batch(
             masked, data.train, data.validation, ticket, lambda number: dense.setdefault(0, masked.get_weights())
@@ -207,7 +207,9 @@ def _fit(masked, data, recipe, ticket):
         # after TerminateOnNaN; _refuse_nan says it better
         warnings.filterwarnings("ignore", message="The fit ended in round")
         history = masked.fit(
-            **_fit_data(data, recipe),
+            *data.train,
+            batch_size=recipe.batch_size,
+            validation_data=data.validation,
             epochs=(ticket.rounds + 1) * recipe.epochs,
             # dense_round first: when a round ends, ticket replaces the weights that dense_round has to see
             callbacks=[keras.callbacks.TerminateOnNaN(), dense_round, ticket],
@@ -260,20 +262,6 @@ def _only(masked, layers):
             f"{', '.join(layer.name for layer in masked.layers)}. Pass layers='all' or layer names."
         )
     return names
-
-
-def _fit_data(data, recipe):
-    if recipe.batch_size:
-        x, y = data.train
-        return {"x": x, "y": y, "batch_size": recipe.batch_size, "validation_data": data.validation}
-    train, validation = datasets.as_full_batch(data.train), datasets.as_full_batch(data.validation)
-    return {
-        "x": train,
-        "steps_per_epoch": 1,
-        "validation_data": validation,
-        "validation_steps": 1,
-        "shuffle": False,
-    }
 
 
 def _refuse_nan(history):
