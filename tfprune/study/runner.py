@@ -66,7 +66,7 @@ class Study:
 
 
 # The paper's two studies. CIFAR-10 trains in batches of 64 where the paper has 4, at 10 times its learning rate, which
-# falls by a fifth each epoch: as accurate (64 % against 62 %) at a fraction of the time.
+# falls by a fifth each epoch: 62.8 % in 12 epochs (seed 0), in a fraction of the time.
 STUDIES = {
     "moons": Study("moons", "moons", "mlp", ratios=tuple(i / 10 for i in range(10)), seeds=tuple(range(10))),
     "cifar10": Study(
