@@ -96,7 +96,7 @@ def set_masks(masked, masks):
     surgery.check_masked(masked, "set_masks")
     graph = graph_of(masked)
     keep, said_by = surgery.kept_units(graph), {}
-    makers = {name: group_units(graph, name) for name in _masks(graph, keep)}
+    makers = {name: graph.made(name) for name in _masks(graph, keep)}
     for name, mask in masks.items():
         if name not in makers:
             raise ValueError(_unknown_layer(graph, name, "masks"))
@@ -124,14 +124,9 @@ def graph_of(model):
 _GRAPHS = weakref.WeakKeyDictionary()
 
 
-def group_units(graph, name):
-    """The unit number of each output channel of a layer."""
-    return graph.units(graph.counts[name]["out"])
-
-
 def _masks(graph, keep):
     names = dict.fromkeys(name for group in graph.prunable for name in group.makers)
-    return {name: keep[group_units(graph, name)] for name in graph.layers if name in names}
+    return {name: keep[graph.made(name)] for name in graph.layers if name in names}
 
 
 def _prune_layer(graph, group, ratio, criterion, round_to, keep):

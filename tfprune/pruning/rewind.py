@@ -96,9 +96,10 @@ def clear_pruned(entries, optimizer=None):
     for variable, keep in entries.values():
         if variable.trainable:
             variable.assign(value_of(variable) * keep)
-    found = [(variable, slot) for variable, slot in slots(optimizer) if id(variable) in entries]
-    fresh = slots(_fresh_twin(optimizer)) if found else []
-    for (variable, slot), (_, start) in zip(slots(optimizer), fresh, strict=False):
+    found = slots(optimizer)
+    if not any(id(variable) in entries for variable, _ in found):
+        return
+    for (variable, slot), (_, start) in zip(found, slots(_fresh_twin(optimizer)), strict=True):
         if id(variable) in entries:
             slot.assign(np.where(entries[id(variable)][1], value_of(slot), value_of(start)))
 

@@ -122,7 +122,7 @@ def kept_units(graph):
     keep = np.ones(graph.num_units, bool)
     for name, layer in graph.layers.items():
         if isinstance(layer, ChannelMask) and layer.channel_mask is not None:
-            np.logical_and.at(keep, graph.units(graph.counts[name]["out"]), mask_of(layer.channel_mask))
+            np.logical_and.at(keep, graph.made(name), mask_of(layer.channel_mask))
     return keep
 
 
@@ -137,7 +137,7 @@ def set_units(graph, keep):
         if not isinstance(layer, ChannelMask):
             continue
         if layer.channel_mask is not None:
-            layer.channel_mask.assign(keep[graph.units(graph.counts[name]["out"])].astype("float32"))
+            layer.channel_mask.assign(keep[graph.made(name)].astype("float32"))
         if layer.input_mask is not None:
             layer.input_mask.assign(keep[_read_units(graph, name)].astype("float32"))
 

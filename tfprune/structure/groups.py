@@ -73,6 +73,10 @@ class ChannelGraph:
         """The unit number of each label."""
         return self._unit_of_label[labels]
 
+    def made(self, name):
+        """The unit number of each channel that a layer makes."""
+        return self.units(self.counts[name]["out"])
+
     def axis_names(self, name):
         """`{weight attribute: [what each axis counts: "in", "out" ... or None]}` of a layer's weights."""
         layer, role = roles.unwrap(self.layers[name]), roles.role_of(self.layers[name])
@@ -100,15 +104,18 @@ class ChannelGraph:
         sorted_units = {}
         for unit, names in members.items():
             sorted_units.setdefault((tuple(names), reasons.get(unit, "")), []).append(unit)
-        return [self._group(names, reason, np.array(units), makers) for (names, reason), units in sorted_units.items()]
+        readers = self._readers()
+        return [
+            self._group(names, reason, np.array(units), makers, readers)
+            for (names, reason), units in sorted_units.items()
+        ]
 
-    def _group(self, names, reason, units, makers):
+    def _group(self, names, reason, units, makers, readers):
         touched = {
             name
             for name, counts in self.counts.items()
             if any(np.isin(self.units(c), units).any() for c in counts.values())
         }
-        readers = self._readers()
         others = [name for name in self.layers if name in touched and name not in names and name not in readers]
         if not reason and len(units) == 1:
             reason = "it has only one channel (or all its channels are tied together)"
