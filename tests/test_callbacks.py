@@ -77,7 +77,7 @@ def fit(masked, ticket, *others, epochs=12, **options):
 def kept(masked):
     """For each weight of the model: which of its entries belong to channels that are kept."""
     graph = masks.graph_of(masked)
-    entries = surgery.kept_entries(graph, surgery.kept_units(graph))
+    entries = surgery.kept_entries(graph, graph.kept())
     return [entries[id(w)][1] if id(w) in entries else np.ones(w.shape, bool) for w in rewind.weights_of(masked)]
 
 

@@ -116,6 +116,32 @@ def test_inspect_shows_groups_and_cost(saved, capsys):
     printed = capsys.readouterr().out
     assert "hidden" in printed
     assert "152 parameters, 120 multiply-adds per example, 608 bytes" in printed
+    assert "Smallest reachable: 7 parameters (4.60 %), 4 multiply-adds (3.33 %)" in printed
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_inspect_draws_the_network(saved, tmp_path, capsys, suffix):
+    picture = tmp_path / "pictures" / f"structure.{suffix}"
+    assert cli.main(["inspect", str(saved), "--draw", str(picture)]) == 0
+    assert f"drawing: {picture}" in capsys.readouterr().out
+    start = picture.read_bytes()
+    assert b"logits" in start if suffix == "svg" else start.startswith(b"\x89PNG")
+
+
+def test_inspect_counts_what_a_normalisation_mixes_only_when_asked(tmp_path, capsys):
+    import keras
+
+    path = tmp_path / "normalised.keras"
+    layers = keras.layers
+    keras.Sequential(
+        [keras.Input((4,)), layers.Dense(8, name="wide"), layers.LayerNormalization(), layers.Dense(2)]
+    ).save(path)
+    assert cli.main(["inspect", str(path)]) == 0
+    assert "0 of 2 groups can be pruned" in capsys.readouterr().out
+    assert cli.main(["inspect", str(path), "--approximate"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 groups can be pruned" in printed
+    assert "≈ 8" in printed
 
 
 def test_evaluate_prints_one_line_per_number(saved, capsys):
@@ -134,6 +160,7 @@ def test_evaluate_prints_one_line_per_number(saved, capsys):
         (["study", "moons", "--strategies", "two_shot"], "two_shot"),
         (["study", "moons", "--epochs", "0"], "epochs must be at least 1"),
         (["inspect", "nowhere.keras"], "No such file. Received: nowhere.keras"),
+        (["inspect", "nowhere.keras", "--draw", "picture.bmp"], "must name a file that ends in .svg or .png"),
         (["report", "nowhere"], "holds no results.jsonl"),
     ],
 )

@@ -91,7 +91,7 @@ def test_pruned_channels_get_no_gradient(model):
     from tfprune.pruning import masks, surgery
 
     graph = masks.graph_of(masked)
-    entries = surgery.kept_entries(graph, surgery.kept_units(graph))
+    entries = surgery.kept_entries(graph, graph.kept())
     with tf.GradientTape() as tape:
         outputs = keras.tree.flatten(masked(inputs_of(model), training=True))
         loss = sum(keras.ops.sum(keras.ops.square(output)) for output in outputs)

@@ -37,7 +37,19 @@ BY_HAND = {
     "prelu": (layers.PReLU, (8, 4), 32, 0),
     "embedding": (lambda: layers.Embedding(10, 4), (3,), 40, 0),
     "pooling": (lambda: layers.MaxPooling2D(2), (8, 6, 4), 0, 0),
-    "recurrent": (lambda: layers.SimpleRNN(3), (5, 2), 2 * 3 + 3 * 3 + 3, None),
+    "recurrent": (lambda: layers.SimpleRNN(3), (5, 2), 2 * 3 + 3 * 3 + 3, 5 * (2 * 3 + 3 * 3)),
+    "lstm": (lambda: layers.LSTM(3), (5, 2), 12 * (2 + 3 + 1), 5 * 12 * (2 + 3)),
+    "gru": (lambda: layers.GRU(3), (5, 2), 9 * (2 + 3 + 2), 5 * 9 * (2 + 3)),
+    "bidirectional": (lambda: layers.Bidirectional(layers.SimpleRNN(3)), (5, 2), 2 * 18, 2 * 5 * (2 * 3 + 3 * 3)),
+    "time distributed": (lambda: layers.TimeDistributed(layers.Dense(3)), (5, 2), 9, 5 * 2 * 3),
+    "spectral normalization": (lambda: layers.SpectralNormalization(layers.Dense(3)), (2,), 9 + 3, 2 * 3),
+    "einsum": (
+        lambda: layers.EinsumDense("abc,cde->abde", (None, 2, 4), bias_axes="e"),
+        (5, 3),
+        3 * 8 + 4,
+        5 * 3 * 2 * 4,
+    ),
+    "layernorm over space": (lambda: layers.LayerNormalization(axis=[1, 2]), (5, 3), 30, 0),
     "unknown image size": (lambda: layers.Conv2D(5, 3), (None, None, 2), 9 * 2 * 5 + 5, None),
 }
 
@@ -103,7 +115,7 @@ def test_table_adds_up_to_the_whole_in_nested_models():
 
 
 def test_masks_are_no_parameters():
-    masked = sequential(ChannelMask(layers.Dense(5), reads={"kernel": 0}, inputs=4, channels=5), (4,))
+    masked = sequential(ChannelMask(layers.Dense(5), {"in": 4, "out": 5}, {"kernel": {"in": 0}}), (4,))
     assert cost(masked) == cost(sequential(layers.Dense(5), (4,)))
     assert cost_table(masked)[0]["class"] == "Dense"
 
@@ -113,7 +125,9 @@ def test_bytes_follow_the_dtype_of_the_weights():
     assert cost(model)["bytes"] == 2 * 25
 
 
-@pytest.mark.parametrize("operation", [lambda x: keras.ops.matmul(x, x), lambda x: layers.Dot(1)([x, x])])
+@pytest.mark.parametrize(
+    "operation", [lambda x: keras.ops.einsum("bij,bjk->bik", x, x), lambda x: layers.Dot(1)([x, x])]
+)
 def test_products_without_a_rule_make_the_total_unknown(operation):
     inputs = keras.Input((4, 4))
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(operation(inputs))))
@@ -187,7 +201,28 @@ def test_reference_is_remembered_as_long_as_the_model_lives():
     record_reference(model, cost(model))
     assert reference_of(model) == cost(model)
     assert reference_of(object()) is None
+    gc.collect()  # models of other tests
     size = len(module._REFERENCES)
     del model
     gc.collect()
     assert len(module._REFERENCES) == size - 1
+
+
+def test_attention_counts_its_projections_its_scores_and_its_sums():
+    query, value = keras.Input((5, 8)), keras.Input((7, 6))
+    model = keras.Model([query, value], layers.MultiHeadAttention(2, 4, value_dim=3)(query, value))
+    projections = 5 * 8 * 2 * 4 + 7 * 6 * 2 * 4 + 7 * 6 * 2 * 3 + 5 * 2 * 3 * 8
+    assert cost(model)["multiply_adds"] == projections + 5 * 7 * 2 * (4 + 3)
+
+
+def test_a_product_of_two_tensors_counts():
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, keras.ops.matmul(inputs, keras.ops.transpose(inputs, (0, 2, 1))))
+    assert cost(model)["multiply_adds"] == 5 * 4 * 5
+
+
+def test_tied_embedding_multiplies_only_when_it_is_read_backwards():
+    embedding = layers.ReversibleEmbedding(10, 4)
+    inputs = keras.Input((3,), dtype="int32")
+    model = keras.Model(inputs, embedding(layers.Dense(4)(embedding(inputs)), reverse=True))
+    assert cost(model)["multiply_adds"] == 3 * 4 * 4 + 3 * 4 * 10

@@ -37,8 +37,8 @@ def two_inputs_head():
 
 def masked_head():
     layer = layers.Dense(3, activation="softmax")
-    model = sequential(layers.Dense(5, activation="relu"), ChannelMask(layer, reads={"kernel": 0}, inputs=5))
-    model.layers[-1].input_mask.assign([1.0, 0.0, 1.0, 0.0, 1.0])
+    model = sequential(layers.Dense(5, activation="relu"), ChannelMask(layer, {"in": 5}, {"kernel": {"in": 0}}))
+    model.layers[-1].masks["in"].assign([1.0, 0.0, 1.0, 0.0, 1.0])
     return model
 
 
@@ -72,7 +72,7 @@ LINEAR = {
     "temperature": lambda: sequential(layers.Dense(3), layers.Rescaling(0.5)),
     "pooled": lambda: sequential(layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), shape=(6, 6, 2)),
     "log-softmax": lambda: sequential(layers.Dense(3, activation="log_softmax")),
-    "masked": lambda: sequential(ChannelMask(layers.Dense(3), reads={"kernel": 0}, inputs=6)),
+    "masked": lambda: sequential(ChannelMask(layers.Dense(3), {"in": 6}, {"kernel": {"in": 0}})),
 }
 
 

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "layers": set(),
     "losses": set(),
     "models": set(),
+    "layouts": set(),
     "datasets": set(),
     "structure": {"layers"},
     "pruning": {"layers", "structure"},
@@ -33,13 +34,14 @@ MAY_IMPORT = {
     "uncertainty": {"metrics"},
     "evaluation": {"layers", "structure", "metrics", "uncertainty"},
     "plots": {"layers", "structure"},
+    "verification": {"layers", "structure", "pruning"},
     "study": {
         *("layers", "losses", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
         *("metrics", "uncertainty", "evaluation"),
     },
     "cli": {
         *("layers", "losses", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
-        *("metrics", "uncertainty", "evaluation", "study"),
+        *("metrics", "uncertainty", "evaluation", "study", "verification"),
     },
     "__main__": {"cli"},
 }
@@ -228,7 +230,7 @@ def test_gate_runs_the_commands_of_the_readme():
 
 def text_files():
     """Yields the text files that git would carry; found without git, so that a copy of the tree will do."""
-    skipped = {".git", ".venv", "build", "dist", "runs", "__pycache__", "node_modules"}
+    skipped = {".git", ".hypothesis", ".venv", "build", "dist", "runs", "__pycache__", "node_modules"}
     for folder, subfolders, names in os.walk(ROOT):
         subfolders[:] = [
             s for s in subfolders if s not in skipped and not s.endswith((".egg-info", "_cache", "checkpoints"))

@@ -271,6 +271,6 @@ def test_models_that_cannot_be_read_are_refused(function):
 
 def test_masks_out_of_step_are_refused_by_shrink():
     masked = masked_mlp()
-    masked.get_layer("hidden").channel_mask.assign([1.0, 0.0, 1.0, 1.0])
-    with pytest.raises(ValueError, match="contradict each other: layer 'out' reads 4 channels"):
+    masked.get_layer("hidden").masks["out"].assign([1.0, 0.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="contradict each other: layer 'out' keeps 4 of the channels"):
         tfprune.shrink(masked)

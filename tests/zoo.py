@@ -232,7 +232,7 @@ def randomise(model, seed=0):
     random = np.random.default_rng(seed)
     for weight in model.weights:
         is_statistic = "normalization/" in weight.path and "batch" not in weight.path
-        if is_statistic or weight.name in ("input_mask", "channel_mask"):
+        if is_statistic or weight.name.endswith("_mask"):
             continue
         if weight.name == "moving_variance":
             weight.assign(random.uniform(0.3, 2.0, weight.shape))

@@ -10,16 +10,17 @@ __version__ = "0.1.0"
 
 # public name -> module that defines it
 _CONTENTS = {
-    "inspect": "tfprune.structure.groups",
+    "inspect": "tfprune.structure.audit",
     "wrap": "tfprune.pruning.surgery",
     "shrink": "tfprune.pruning.surgery",
+    "ticket_report": "tfprune.pruning.certificate",
     "compute_masks": "tfprune.pruning.masks",
     "get_masks": "tfprune.pruning.masks",
     "set_masks": "tfprune.pruning.masks",
     "find_ticket": "tfprune.tickets",
     "evaluate": "tfprune.evaluation",
 }
-_MODULES = ("callbacks", "datasets", "layers", "metrics", "models", "plots", "pruning", "structure", "study")
+_MODULES = ("callbacks", "datasets", "layers", "layouts", "metrics", "models", "plots", "pruning", "structure", "study")
 
 __all__ = ["__version__", *_CONTENTS, *_MODULES]
 

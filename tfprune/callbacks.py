@@ -300,7 +300,7 @@ def prune(masked, ratio, **selection):
 def clear(masked):
     """Zeroes what is pruned, in the weights and in the optimizer's slots."""
     graph = masks.graph_of(masked)
-    rewind.clear_pruned(surgery.kept_entries(graph, surgery.kept_units(graph)), masked.optimizer)
+    rewind.clear_pruned(surgery.kept_entries(graph, graph.kept()), masked.optimizer)
 
 
 def share_epochs(epochs, rounds):

@@ -47,7 +47,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"tfprune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_study, _add_inspect, _add_prune, _add_evaluate, _add_report):
+    for add in (_add_study, _add_inspect, _add_prune, _add_verify_models, _add_evaluate, _add_report):
         add(commands)
     return parser
 
@@ -74,8 +74,17 @@ def _add_study(commands):
 
 
 def _add_inspect(commands):
-    command = commands.add_parser("inspect", help="show which channels of a saved model can be pruned, and why not")
+    command = commands.add_parser(
+        "inspect",
+        help="show what of a saved model can be pruned, what that frees, and why the rest cannot",
+        description="Lists the groups of channels that are pruned together, the parameters and multiply-adds that each "
+        "can free, what is pinned and why, and the smallest size that can be reached.",
+    )
     command.add_argument("model", metavar="MODEL.keras")
+    command.add_argument("--draw", metavar="PICTURE.svg", help="also draw the network, coupled layers in one colour")
+    command.add_argument(
+        "--approximate", action="store_true", help="count channels too that a normalisation mixes: pruning is inexact"
+    )
     command.set_defaults(run=_inspect)
 
 
@@ -90,6 +99,19 @@ def _add_prune(commands):
     command.add_argument("--ignore", type=_words, metavar="LAYERS", help="layers to leave whole")
     command.add_argument("--only", type=_words, metavar="LAYERS", help="the only layers to prune")
     command.set_defaults(run=_prune)
+
+
+def _add_verify_models(commands):
+    command = commands.add_parser(
+        "verify-models",
+        help="prune all of keras.applications, and tell whether each stays exact",
+        description="Prunes every model of keras.applications (and of KerasHub, where it is installed) in six ways, "
+        "compares masked and small model, and writes the table. Models that have their row already are left out.",
+    )
+    command.add_argument("--all", action="store_true", help="the largest models too")
+    command.add_argument("--only", type=_words, metavar="MODELS", help="only these models")
+    command.add_argument("--out", default="docs/verified_models.md", metavar="TABLE.md", help="table to write")
+    command.set_defaults(run=_verify_models)
 
 
 def _add_evaluate(commands):
@@ -202,15 +224,29 @@ def _number(pair, digits, deviation):
 
 
 def _inspect(options):
+    picture = Path(options.draw) if options.draw else None
+    if picture and picture.suffix not in (".svg", ".png"):
+        raise ValueError(f"--draw must name a file that ends in .svg or .png. Received: {picture}.")
     model = _load(options.model)
 
     import tfprune
-    from tfprune.structure import cost
 
-    tfprune.inspect(model)
-    size = cost.cost(model)
-    operations = "unknown" if size["multiply_adds"] is None else f"{size['multiply_adds']:,}"
-    print(f"{size['parameters']:,} parameters, {operations} multiply-adds per example, {size['bytes']:,} bytes")
+    tfprune.inspect(model, approximate=options.approximate)
+    if picture:
+        _draw(model, options.approximate, picture)
+
+
+def _draw(model, approximate, picture):
+    os.environ.setdefault("MPLBACKEND", "Agg")  # no window: the picture goes to a file
+    import matplotlib
+
+    import tfprune
+
+    ax = tfprune.plots.draw_structure(model, approximate=approximate)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # names stay text that can be searched for
+        ax.figure.savefig(picture, dpi=150)
+    print(f"drawing: {picture}")
 
 
 def _prune(options):
@@ -237,6 +273,14 @@ def _prune(options):
     small.save(out)
     before, after = model.count_params(), small.count_params()
     print(f"{out}: {after:,} of {before:,} parameters kept ({before / max(after, 1):.2f} times smaller). Train it on.")
+
+
+def _verify_models(options):
+    from tfprune.verification import verify_models
+
+    rows = verify_models(options.out, options.all, options.only, lambda line: print(line, flush=True))
+    failed = [row["model"] for row in rows if "error" in row]
+    print(f"{len(rows)} rows in {options.out}; {len(failed)} failed{': ' + ', '.join(failed) if failed else ''}.")
 
 
 def _evaluate(options):

@@ -1,5 +1,8 @@
 """Which networks do tfprune's studies train? Plain Keras, with logits as outputs and layers named plainly."""
 
+import functools
+import numbers
+
 
 def mlp(input_shape, hidden=(30,), num_classes=2, seed=None):
     """Returns a multilayer perceptron with ReLU; by default 2-30-2's shape, the paper's network for the moons.
@@ -70,14 +73,134 @@ def lenet(input_shape=(32, 32, 3), num_classes=10, seed=None):
     )
 
 
-MODELS = {"mlp": mlp, "lenet": lenet}
+def vgg16(input_shape=(32, 32, 3), num_classes=10, seed=None):
+    """Returns VGG-16 for CIFAR-10: 13 convolutions and a hidden dense layer, with BatchNormalization, then logits.
+
+    The network of Li et al., row for row their Table 2: 1.5e7 parameters, 3.13e8 multiply-adds. Its convolutions are
+    named "conv_1" to "conv_13", the hidden layer "hidden". Layouts of `tfprune.layouts` that fit it: "vgg16_a".
+
+    Args:
+        input_shape: Shape of one image, height and width at least 32.
+        num_classes: Width of the last layer, "logits".
+        seed: Integer that fixes the initial weights, or None to draw them from Keras' global seed.
+
+    Raises:
+        ValueError: The images are too small for five poolings.
+
+    Example:
+
+    >>> model = tfprune.models.vgg16(seed=0)
+    >>> masks = tfprune.compute_masks(tfprune.wrap(model), ratio=tfprune.layouts.get("vgg16_a"))
+
+    Source: Li et al. 2017, Pruning Filters for Efficient ConvNets (arXiv:1608.08710), section 4.1, after Simonyan and
+    Zisserman 2015 and Zagoruyko 2015.
+    """
+    import keras
+
+    if len(input_shape) != 3 or min(input_shape[:2]) < 32:
+        raise ValueError(
+            "vgg16 needs images of at least 32x32 pixels, as (height, width, colours). "
+            f"Received: input_shape={tuple(input_shape)}. For smaller images use tfprune.models.lenet or resnet."
+        )
+    conv, dense = _normalised(keras.layers.Conv2D, seed), _normalised(keras.layers.Dense, seed, first=13)
+    logits = _seeded(keras.layers.Dense, seed, first=14)
+    stack, number = [keras.Input(input_shape)], 0
+    for stage, (channels, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
+        for _ in range(count):
+            number += 1
+            stack += conv(channels, 3, padding="same", name=f"conv_{number}")
+        stack.append(keras.layers.MaxPooling2D(2, name=f"pool_{stage}"))
+    stack += [keras.layers.Flatten(name="flatten"), *dense(512, name="hidden"), logits(num_classes, name="logits")]
+    return keras.Sequential(stack, name="vgg16")
+
+
+def resnet(depth=56, input_shape=(32, 32, 3), num_classes=10, seed=None):
+    """Returns the 6n + 2-layer residual network for CIFAR-10: three stages of n blocks, 16, 32 and 64 channels wide.
+
+    Shortcuts have no parameters (option A of He et al.): where a stage begins they take every second pixel and add
+    channels of zeros. With depth 56 that makes 8.5e5 parameters and 1.25e8 multiply-adds, those of Li et al. Layers are
+    named by their number in the network, as the papers count them: "conv_1", then "conv_2" and "conv_3" in the first
+    block, and so on. Layouts of `tfprune.layouts` that fit: "resnet56_a", "resnet56_b", "resnet110_a", "resnet110_b".
+
+    Args:
+        depth: Number of layers, 6n + 2: 20, 32, 44, 56 (default), 110, ...
+        input_shape: Shape of one image.
+        num_classes: Width of the last layer, "logits".
+        seed: Integer that fixes the initial weights, or None to draw them from Keras' global seed.
+
+    Raises:
+        ValueError: A depth that is not 6n + 2, or an input that is no image.
+
+    Example:
+
+    >>> model = tfprune.models.resnet(56, seed=0)
+    >>> masks = tfprune.compute_masks(tfprune.wrap(model), ratio=tfprune.layouts.get("resnet56_b"))
+
+    Source: He et al. 2016, Deep Residual Learning for Image Recognition (arXiv:1512.03385), section 4.2.
+    """
+    import keras
+
+    if not isinstance(depth, numbers.Integral) or depth < 8 or depth % 6 != 2:
+        raise ValueError(f"resnet needs a depth of 6n + 2, for example 20, 56 or 110. Received: depth={depth}.")
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"resnet needs images, as (height, width, colours). Received: input_shape={tuple(input_shape)}."
+        )
+    conv = _normalised(keras.layers.Conv2D, seed)
+    inputs = keras.Input(input_shape)
+    x = _chain(inputs, conv(16, 3, padding="same", name="conv_1"))
+    for first in range(2, depth, 2):
+        stage, place = divmod(first // 2 - 1, (depth - 2) // 6)
+        x = _residual_block(x, conv, first, channels=16 * 2**stage, halve=stage > 0 and place == 0)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = _seeded(keras.layers.Dense, seed, first=depth - 1)(num_classes, name="logits")(x)
+    return keras.Model(inputs, outputs, name=f"resnet{depth}")
+
+
+def _residual_block(x, conv, first, channels, halve):
+    """Two convolutions, numbered `first` and `first + 1`, and the shortcut around them."""
+    import keras
+
+    y = x
+    if halve:
+        # One pixel on every side: Keras' "same" with strides of 2 would shift the block against its shortcut.
+        y = keras.layers.ZeroPadding2D(1, name=f"conv_{first}_padding")(x)
+        x = _zero_padded_shortcut(x, f"conv_{first}_shortcut")
+    how = {"strides": 2} if halve else {"padding": "same"}
+    y = _chain(y, conv(channels, 3, name=f"conv_{first}", **how))
+    *second, relu = conv(channels, 3, padding="same", name=f"conv_{first + 1}")
+    return relu(keras.layers.Add(name=f"conv_{first + 1}_add")([_chain(y, second), x]))
+
+
+def _zero_padded_shortcut(x, name):
+    """Half the height and width, and as many channels of zeros again: in layers that keep channels apart."""
+    import keras
+
+    x = keras.layers.AveragePooling2D(1, strides=2, name=f"{name}_stride")(x)
+    zeros = keras.layers.Rescaling(0.0, name=f"{name}_zeros")(x)
+    return keras.layers.Concatenate(name=name)([x, zeros])
+
+
+def _chain(x, stack):
+    for layer in stack:
+        x = layer(x)
+    return x
+
+
+MODELS = {
+    "mlp": mlp,
+    "lenet": lenet,
+    "vgg16": vgg16,
+    **{f"resnet{depth}": functools.partial(resnet, depth=depth) for depth in (20, 56, 110)},
+}
 
 
 def get(model):
     """Returns the function that builds a model: a name's, or the function itself.
 
     Args:
-        model: "mlp", "lenet", or a function `(input_shape, num_classes, seed) -> keras.Model`, called by keyword.
+        model: "mlp", "lenet", "vgg16", "resnet20", "resnet56", "resnet110", or a function
+            `(input_shape, num_classes, seed) -> keras.Model`, called by keyword.
 
     Raises:
         ValueError: Unknown name.
@@ -96,15 +219,32 @@ def get(model):
     return MODELS[model]
 
 
-def _seeded(layer_class, seed, first=0):
+def _normalised(layer_class, seed, first=0):
+    """Returns a maker of three layers: a seeded one for ReLU, its BatchNormalization, ReLU.
+
+    Without bias: BatchNormalization takes the mean away, and the papers count none.
+    """
+    import keras
+
+    seeded = _seeded(layer_class, seed, first, initializer="HeNormal")
+
+    def make(*args, name, **kwargs):
+        norm = keras.layers.BatchNormalization(name=f"{name}_norm")
+        return [seeded(*args, use_bias=False, name=name, **kwargs), norm, keras.layers.ReLU(name=f"{name}_relu")]
+
+    return make
+
+
+def _seeded(layer_class, seed, first=0, initializer="GlorotUniform"):
     """Returns a maker of layers whose kernels are drawn from seed: a different stream for each layer made."""
     import keras
 
     made = iter(range(first, 10_000))
+    draw = getattr(keras.initializers, initializer)
 
     def make(*args, **kwargs):
         # 1,000 layers apart, so that the streams of two seeds never meet
         stream = None if seed is None else seed * 1_000 + next(made)
-        return layer_class(*args, kernel_initializer=keras.initializers.GlorotUniform(seed=stream), **kwargs)
+        return layer_class(*args, kernel_initializer=draw(seed=stream), **kwargs)
 
     return make

@@ -90,7 +90,7 @@ def _find_shrinking(masked, fit, ticket):
     """The rounds of `LotteryTicket`, each in a fit of its own on a physically smaller model."""
     ticket.begin(masked)
     for number in range(ticket.rounds + 1):
-        small, pairs = surgery.shrink_with_map(masked)
+        small, pairs = surgery.cut(masked)
         _carry_optimizer(masked, small, pairs, back=False)
         one = _OneRound(ticket, number, masked, pairs)
         fit(small, [one])
@@ -127,7 +127,7 @@ class _OneRound(keras.callbacks.Callback):
 
 def _carry_optimizer(masked, small, pairs, back):
     """Copies the optimizer's state from the masked model to the small one, slots cut as their weights are, or back."""
-    indices = {id(variable): index for variable, _, index in pairs}
+    indices = {id(variable): index for variable, _, index, _ in pairs}
     cuts = {id(slot): indices[id(variable)] for variable, slot in rewind.slots(masked.optimizer)}
     both = zip(rewind.optimizer_variables(masked), rewind.optimizer_variables(small), strict=True)
     for full, cut in both:

@@ -6,12 +6,12 @@ Masks are the currency: `{layer name: bool array over its output channels}`, Tru
 import difflib
 import numbers
 import weakref
+from dataclasses import dataclass
 
 import numpy as np
 
-from tfprune.pruning import criteria, surgery
+from tfprune.pruning import certificate, criteria, surgery
 from tfprune.structure import roles
-from tfprune.structure.groups import ChannelGraph
 from tfprune.structure.trace import value_of
 
 
@@ -44,22 +44,60 @@ def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, onl
         >>> masks = tfprune.compute_masks(masked, ratio=0.5)
         >>> tfprune.set_masks(masked, masks)
     """
-    surgery.check_masked(masked, "compute_masks")
-    graph = graph_of(masked)
+    graph = surgery.masked_graph(masked, "compute_masks")
     criterion = criteria.get(criterion, seed)
     chosen = _choose_groups(graph, ratio, ignore, only)
     _check_round_to(round_to)
-    keep = surgery.kept_units(graph)
+    keep, scores = graph.kept(), np.full(graph.num_units, np.nan)
     if scope == "layer":
         for group, share in chosen:
-            keep = _prune_layer(graph, group, share, criterion, round_to, keep)
+            keep = _prune_layer(graph, group, share, criterion, round_to, keep, scores)
     elif scope == "global":
         if isinstance(ratio, dict):
             raise ValueError("scope='global' takes one ratio for all layers. Received: a dict. Use scope='layer'.")
-        keep = _prune_globally(graph, chosen, criterion, round_to, keep)
+        keep = _prune_globally(graph, chosen, criterion, round_to, keep, scores)
     else:
         raise ValueError(f"Unknown scope {scope!r}. Expected 'layer' or 'global'.")
-    return _masks(graph, keep)
+    masks = _masks(graph, keep)
+    certificate.remember_asked(masked, ratio, masks)
+    _SELECTIONS[masked] = Selection(_masks(graph, keep), _masks(graph, scores), _name_of(criterion), seed)
+    return masks
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What `compute_masks` chose for a model, and by what.
+
+    Args:
+        masks: `{layer name: bool array over its output channels}`.
+        scores: `{layer name: array of a score a channel}`, as they were ranked (with scope "global" divided by their
+            group's mean); NaN where a channel was not scored.
+        criterion: The criterion's name.
+        seed: What was passed to `compute_masks`.
+    """
+
+    masks: dict
+    scores: dict
+    criterion: str
+    seed: int | None
+
+
+_SELECTIONS = weakref.WeakKeyDictionary()
+
+
+def selection_of(masked):
+    """What `compute_masks` last chose for a model, or None where the model has other masks than those.
+
+    Args:
+        masked: A model from `tfprune.wrap`.
+    """
+    found, now = _SELECTIONS.get(masked), get_masks(masked)
+    same = found is not None and all(np.array_equal(found.masks[name], mask) for name, mask in now.items())
+    return found if same else None
+
+
+def _name_of(criterion):
+    return getattr(criterion, "__name__", type(criterion).__name__.lower())
 
 
 def get_masks(masked):
@@ -74,9 +112,8 @@ def get_masks(masked):
     Example:
         >>> {name: int(mask.sum()) for name, mask in tfprune.get_masks(masked).items()}
     """
-    surgery.check_masked(masked, "get_masks")
-    graph = graph_of(masked)
-    return _masks(graph, surgery.kept_units(graph))
+    graph = surgery.masked_graph(masked, "get_masks")
+    return _masks(graph, graph.kept())
 
 
 def set_masks(masked, masks):
@@ -93,9 +130,8 @@ def set_masks(masked, masks):
     Example:
         >>> tfprune.set_masks(masked, {"hidden": numpy.arange(30) < 15})
     """
-    surgery.check_masked(masked, "set_masks")
-    graph = graph_of(masked)
-    keep, said_by = surgery.kept_units(graph), {}
+    graph = surgery.masked_graph(masked, "set_masks")
+    keep, said_by = graph.kept(), {}
     makers = {name: graph.made(name) for name in _masks(graph, keep)}
     for name, mask in masks.items():
         if name not in makers:
@@ -113,33 +149,28 @@ def set_masks(masked, masks):
 
 
 def graph_of(model):
-    """The model's channel graph, remembered as long as the model lives (its layers cannot change unnoticed)."""
-    layers = [id(layer) for layer in model.layers]
-    known = _GRAPHS.get(model)
-    if known is None or known[0] != layers:
-        _GRAPHS[model] = known = (layers, ChannelGraph(model))
-    return known[1]
-
-
-_GRAPHS = weakref.WeakKeyDictionary()
+    """The channel graph of a model with masks, remembered as long as the model lives."""
+    return surgery.masked_graph(model, "pruning")
 
 
 def _masks(graph, keep):
-    names = dict.fromkeys(name for group in graph.prunable for name in group.makers)
-    return {name: keep[graph.made(name)] for name in graph.layers if name in names}
+    makers = {maker for group in graph.prunable for maker in group.makers}
+    return {maker: keep[graph.made(maker)] for maker in graph.maker_axes if maker in makers}
 
 
-def _prune_layer(graph, group, ratio, criterion, round_to, keep):
-    scores = criteria.score(criterion, describe(graph, group, keep))
+def _prune_layer(graph, group, ratio, criterion, round_to, keep, found):
+    """The units kept without those that a group loses; its scores are written into `found`."""
+    scores = found[group.units] = criteria.score(criterion, describe(graph, group, keep))
     count = _num_kept(group.channels, ratio, round_to)
     return _keep_best(group, scores, count, keep)
 
 
-def _prune_globally(graph, chosen, criterion, round_to, keep):
+def _prune_globally(graph, chosen, criterion, round_to, keep, found):
     """One ranking over all groups; every group keeps its best channel whatever its score."""
     scores = {group: _normalised(criterion, graph, group, keep) for group, _ in chosen}
     ranking = []
     for position, (group, _) in enumerate(chosen):
+        found[group.units] = scores[group]
         alive = np.flatnonzero(keep[group.units])
         best = alive[np.argmax(scores[group][alive])]
         ranking += [(scores[group][index], position, -index) for index in alive if index != best]
@@ -183,35 +214,43 @@ def _round_up(count, multiple):
 def describe(graph, group, keep):
     """What a criterion sees of a group: weights as they are now, without the inputs that are pruned."""
     incoming, scales = [], []
+    for maker, units in group.makers.items():
+        name, axis = graph.maker_axes[maker]
+        for path, counted in roles.role_of(graph.layers[name]).makes.get(axis, {}).items():
+            if path in graph.axes(name):
+                incoming.append(_incoming(graph, name, path, counted, group, units, keep))
+    makers = {graph.maker_axes[maker][0] for maker in group.makers}
     for name in group.layers:
-        layer, axes = roles.unwrap(graph.layers[name]), graph.axes(name)
-        if name in group.makers:
-            for attribute, read in roles.role_of(layer).reads.items():
-                names = graph.axis_names(name)[attribute]
-                kernel = _without_pruned(
-                    getattr(layer, attribute), axes[attribute][names.index(read)], names.index(read), keep
-                )
-                incoming.append(_rows(kernel, names.index("out"), group, group.makers[name]))
-        elif "gamma" in axes:
-            scales.append(_rows(np.abs(value_of(layer.gamma)), 0, group, axes["gamma"][0]).sum(axis=1))
+        if name not in makers and "gamma" in graph.axes(name):
+            gamma, axes = roles.unwrap(graph.layers[name]).gamma, graph.axes(name)["gamma"]
+            if axes[-1] is not None:
+                scales.append(_rows(np.abs(value_of(gamma)), len(axes) - 1, group, axes[-1]).sum(axis=1))
     return criteria.ChannelGroup(group.name, group.layers, group.channels, incoming, scales)
 
 
-def _without_pruned(weight, units, axis, keep):
-    """The weight with zeros where it reads a channel that is pruned."""
-    shape = [1] * len(weight.shape)
-    shape[axis] = -1
-    return value_of(weight).astype("float64") * keep[units].reshape(shape)
+def _incoming(graph, name, path, counted, group, units, keep):
+    """The weights that flow into each unit, zeros where they read a channel that is pruned."""
+    axes, axis = graph.axes(name)[path], graph.axis_names(name)[path].index(counted)
+    value = value_of(roles.part(roles.unwrap(graph.layers[name]), path))
+    for other, read in enumerate(axes):
+        if other != axis and read is not None and not keep[read].all():
+            value *= keep[read].reshape([-1 if index == other else 1 for index in range(value.ndim)])
+    return _rows(value, axis, group, axes[axis])
 
 
 def _rows(weight, axis, group, units):
     """The entries of each unit, one row a unit; a unit that counts several channels of the layer has a longer row."""
-    entries = np.moveaxis(np.asarray(weight, dtype="float64"), axis, 0).reshape(len(units), -1)
-    places = [np.flatnonzero(units == unit) for unit in group.units]
-    rows = np.zeros((len(places), max(map(len, places)) * entries.shape[1]))
-    for row, place in zip(rows, places, strict=True):
-        row[: len(place) * entries.shape[1]] = entries[place].ravel()
-    return rows
+    entries = np.moveaxis(weight, axis, 0).reshape(len(units), -1)
+    if np.array_equal(units, group.units):
+        return entries.astype("float64")
+    order = np.argsort(units, kind="stable")
+    first = np.searchsorted(units[order], group.units)
+    counts = np.searchsorted(units[order], group.units, side="right") - first
+    rows = np.zeros((len(group.units), counts.max(initial=1), entries.shape[1]))
+    for nth in range(rows.shape[1]):
+        has = counts > nth
+        rows[has, nth] = entries[order[first[has] + nth]]
+    return rows.reshape(len(group.units), -1)
 
 
 def _choose_groups(graph, ratio, ignore, only):
@@ -264,9 +303,9 @@ def _groups_of(graph, names, argument, must_prune=None):
     must_prune = argument == "only" if must_prune is None else must_prune
     found = []
     for name in names or ():
-        if name not in graph.layers:
+        if name not in graph.layers and name not in graph.maker_axes:
             raise ValueError(_unknown_layer(graph, name, argument))
-        groups = [group for group in graph.prunable if name in group.layers]
+        groups = [group for group in graph.prunable if name in (*group.layers, *group.makers)]
         if must_prune and not groups:
             reasons = [group.reason for group in graph.groups if name in group.makers] or ["it makes no channels"]
             raise ValueError(f"Layer '{name}' in {argument} cannot be pruned: {reasons[0]}.")
@@ -275,7 +314,7 @@ def _groups_of(graph, names, argument, must_prune=None):
 
 
 def _unknown_layer(graph, name, argument):
-    if name in graph.layers:
+    if name in graph.layers or name in graph.maker_axes:
         return f"Layer '{name}' in {argument} has no mask. Layers that can be pruned: {_names(graph)}."
     close = difflib.get_close_matches(str(name), graph.layers, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""

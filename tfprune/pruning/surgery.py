@@ -1,15 +1,18 @@
 """How do masks get into a model (`wrap`), and how do the masked channels get out of it (`shrink`)?"""
 
 import contextlib
+import weakref
 
 import keras
 import numpy as np
 
-from tfprune.layers import ChannelMask
+from tfprune.layers import ChannelMask, NormalizationMask
+from tfprune.pruning import certificate
 from tfprune.structure import roles
 from tfprune.structure.cost import cost, record_reference
-from tfprune.structure.groups import ChannelGraph
+from tfprune.structure.groups import ChannelGraph, mask_of
 from tfprune.structure.trace import (
+    build_like,
     compile_like,
     config_of,
     copy_weights,
@@ -20,7 +23,7 @@ from tfprune.structure.trace import (
 )
 
 
-def wrap(model):
+def wrap(model, approximate=False, verify=None):
     """Returns a masked model: the same weights, outputs and compile settings, and a mask on every prunable channel.
 
     The masks are all ones at first, so nothing changes until `set_masks` or a pruning callback changes them. Nested
@@ -28,6 +31,12 @@ def wrap(model):
 
     Args:
         model: A built Sequential or functional Keras model. It is left as it is.
+        approximate: Whether to prune channels that a normalisation mixes too (LayerNormalization, RMSNormalization,
+            GroupNormalization, UnitNormalization). Removing such a channel changes the statistics that all others are
+            normalised with: the masked model normalises over the kept channels, as the ticket does, but neither is the
+            dense model with some channels set to zero. Default False: they stay.
+        verify: Whether to confirm the groups of channels by running the model on numbers. Default None: where the
+            model is small enough for that to cost little.
 
     Raises:
         ValueError: the model is subclassed, not built, has masks already, or has no channel that can be pruned.
@@ -38,17 +47,18 @@ def wrap(model):
         ...            callbacks=[tfprune.callbacks.LotteryTicket(ratio=0.8)])
         >>> ticket = tfprune.shrink(masked)
     """
-    graph = ChannelGraph(model)
-    if any(isinstance(op, ChannelMask) for op in graph.trace.operations):
+    graph = ChannelGraph(model, approximate, verify)
+    if graph.masked:
         raise ValueError(f"Model '{model.name}' has masks already. Pass it to fit, compute_masks or shrink as it is.")
     if not graph.prunable:
         raise ValueError(
             f"Model '{model.name}' has no channel that can be pruned. tfprune.inspect(model) says why:\n"
             + "\n".join(f"  {group.name}: {group.reason}" for group in graph.groups)
         )
-    prunable = np.concatenate([group.units for group in graph.prunable])
     with _scope(model):
-        masked, twins = replay(graph.trace, lambda op, config: _masked_twin(graph, prunable, op, config))
+        prunable = np.zeros(graph.num_units, bool)
+        prunable[np.concatenate([group.units for group in graph.prunable])] = True
+        masked, twins = replay(graph.trace, lambda op, config: _masked_twin(graph, prunable, op, config), draw=False)
         for op in graph.trace.operations:
             copy_weights(op, roles.unwrap(twins[id(op)]))
         compile_like(masked, model)
@@ -59,37 +69,48 @@ def shrink(masked):
     """Returns a plain, physically smaller Keras model that computes what the masked one computes.
 
     The new model holds no layer of tfprune: it can be saved, loaded and served without it. It is compiled as the
-    masked model is, with an optimizer that starts afresh.
+    masked model is, with an optimizer that starts afresh: what the old one remembers has the old shapes. Both models
+    are run on random, constant and scaled inputs before the small one is returned; `tfprune.ticket_report` tells what
+    was found.
 
     Args:
         masked: A model from `tfprune.wrap`, its masks set. It is left as it is.
 
     Raises:
         ValueError: the model has no masks, or masks that contradict each other.
+        RuntimeError: the small model does not compute what the masked one computes. It is not returned.
 
     Example:
         >>> ticket = tfprune.shrink(masked)
         >>> ticket.save("ticket.keras")
     """
-    return shrink_with_map(masked)[0]
+    graph = masked_graph(masked, "shrink")
+    ticket, _ = cut(masked, graph)
+    certificate.certify(masked, ticket, graph, graph.kept())
+    return ticket
 
 
-def shrink_with_map(masked):
-    """`shrink`, and how the small model's variables lie in the masked one's.
+def cut(masked, graph=None):
+    """`shrink` without its certificate, and how the small model's variables lie in the masked one's.
 
     Returns:
-        `(ticket, pairs)` with pairs `[(masked variable, small variable, index)]`: `masked[index]` is what the small
-        variable holds.
+        `(ticket, pairs)` with pairs `[(masked variable, small variable, index, factor)]`: `masked[index] * factor` is
+        what the small variable holds.
     """
-    check_masked(masked, "shrink")
-    graph = ChannelGraph(masked)
-    keep = kept_units(graph)
+    graph = graph or masked_graph(masked, "shrink")
+    keep = graph.kept()
     _check_readers(graph, keep)
     with _scope(masked):
-        ticket, twins = replay(graph.trace, lambda op, config: _small_twin(graph, keep, op, config))
+        ticket, twins = replay(
+            graph.trace,
+            lambda op, config: _small_twin(graph, keep, op, config),
+            lambda call: _small_arguments(graph, keep, call),
+            draw=False,
+        )
         pairs = [pair for op in graph.trace.operations for pair in _pairs(graph, keep, op, twins[id(op)])]
-        for old, new, index in pairs:
-            new.assign(value_of(old)[index])
+        for old, new, index, factor in pairs:
+            value = value_of(old)[index]
+            new.assign(value if factor == 1 else value * factor)
         for twin in twins.values():
             finish_weights(twin)
         compile_like(ticket, masked)
@@ -99,10 +120,28 @@ def shrink_with_map(masked):
 
 def expand(pairs):
     """Writes the small model's variables back to their places in the masked model; other entries stay."""
-    for old, new, index in pairs:
+    for old, new, index, factor in pairs:
         value = value_of(old)
-        value[index] = value_of(new)
+        value[index] = value_of(new) / factor
         old.assign(value)
+
+
+def masked_graph(model, needed_by):
+    """The channel graph of a model with masks, remembered as long as the model lives: its layers do not change.
+
+    Args:
+        model: A model from `tfprune.wrap`.
+        needed_by: Who asks, for the error where it has no masks.
+    """
+    check_masked(model, needed_by)
+    layers = [id(layer) for layer in model.layers]
+    known = _GRAPHS.get(model)
+    if known is None or known[0] != layers:
+        _GRAPHS[model] = known = (layers, ChannelGraph(model))
+    return known[1]
+
+
+_GRAPHS = weakref.WeakKeyDictionary()
 
 
 def check_masked(model, needed_by):
@@ -117,42 +156,34 @@ def check_masked(model, needed_by):
         )
 
 
-def kept_units(graph):
-    """Bool array over unit numbers: whether all masks of the model keep the unit."""
-    keep = np.ones(graph.num_units, bool)
-    for name, layer in graph.layers.items():
-        if isinstance(layer, ChannelMask) and layer.channel_mask is not None:
-            np.logical_and.at(keep, graph.made(name), mask_of(layer.channel_mask))
-    return keep
-
-
-def mask_of(variable):
-    """A mask variable as a bool array."""
-    return value_of(variable) > 0.5
-
-
 def set_units(graph, keep):
     """Writes the masks of all layers: what a layer makes, and what it reads."""
-    for name, layer in graph.layers.items():
-        if not isinstance(layer, ChannelMask):
-            continue
-        if layer.channel_mask is not None:
-            layer.channel_mask.assign(keep[graph.made(name)].astype("float32"))
-        if layer.input_mask is not None:
-            layer.input_mask.assign(keep[_read_units(graph, name)].astype("float32"))
+    for name, axis, mask in _masks(graph):
+        mask.assign(keep[graph.units(graph.counts[name][axis])].astype("float32"))
 
 
 def kept_entries(graph, keep):
     """`{id(variable): (variable, bool array)}`: which entries of each weight belong to channels that are kept."""
     entries = {}
     for name, layer in graph.layers.items():
-        for attribute, axes in graph.axes(name).items():
-            weight = getattr(roles.unwrap(layer), attribute)
+        for path, axes in graph.axes(name).items():
+            weight = roles.part(roles.unwrap(layer), path)
+            if all(units is None or keep[units].all() for units in axes):
+                continue
             kept = np.zeros(weight.shape, bool)
             kept[_index(weight.shape, axes, keep)] = True
-            if not kept.all():
-                entries[id(weight)] = (weight, kept)
+            entries[id(weight)] = (weight, kept)
     return entries
+
+
+def _masks(graph):
+    """`[(layer name, axis name, mask variable)]` of a model with masks."""
+    return [
+        (name, axis, mask)
+        for name, layer in graph.layers.items()
+        if isinstance(layer, ChannelMask)
+        for axis, mask in layer.masks.items()
+    ]
 
 
 def _scope(model):
@@ -161,31 +192,27 @@ def _scope(model):
     return strategy.scope() if strategy is not None else contextlib.nullcontext()
 
 
-def _read_units(graph, name):
-    role = roles.role_of(graph.layers[name])
-    axis_name = next(iter(role.reads.values()))
-    return graph.units(graph.counts[name][axis_name])
-
-
 def _masked_twin(graph, prunable, op, config):
     """The layer again, wrapped where it reads or makes channels that can be pruned."""
     twin, name, role = rebuild_operation(op, config), graph.trace.names[id(op)], roles.role_of(op)
-    counts = graph.counts.get(name, {})
-    reads, inputs, channels = {}, None, None
-    if role and role.reads and any(axis in counts for axis in role.reads.values()):
-        units = _read_units(graph, name)
-        if np.isin(units, prunable).any():
-            inputs, reads = len(units), _read_axes(role)
-    if name in {maker for group in graph.prunable for maker in group.makers}:
-        channels = len(counts["out"])
-    return ChannelMask(twin, reads, inputs, channels) if reads or channels else twin
-
-
-def _read_axes(role):
-    return {
-        attribute: role.weights[attribute].index(axis) - len(role.weights[attribute])
-        for attribute, axis in role.reads.items()
+    if role is None or not isinstance(op, keras.Layer):
+        return twin
+    free = {
+        axis: len(labels) for axis, labels in graph.counts.get(name, {}).items() if prunable[graph.units(labels)].any()
     }
+    made = {axis for layer, axis in graph.maker_axes.values() if layer == name}
+    reads = {
+        path: {axis: names.index(axis) - len(names) for axis in role.reads[path] if axis in free and axis in names}
+        for path, names in graph.axis_names(name).items()
+        if path in role.reads
+    }
+    read = {axis for axes in reads.values() for axis in axes} | ({"in"} & free.keys() if role.mixes else set())
+    masks = {axis: size for axis, size in free.items() if axis in made or axis in read}
+    if not masks:
+        return twin
+    build_like(twin, op)
+    wrapper = NormalizationMask if role.mixes else ChannelMask
+    return wrapper(twin, masks, {path: axes for path, axes in reads.items() if axes})
 
 
 def _small_twin(graph, keep, op, config):
@@ -193,31 +220,55 @@ def _small_twin(graph, keep, op, config):
     layer, name, role = roles.unwrap(op), graph.trace.names[id(op)], roles.role_of(op)
     if layer is not op:
         config = config_of(layer, name)
-    if role and role.width:
-        counts = graph.counts.get(name, {})
-        if "out" in counts:
-            config[role.width] = int(keep[graph.units(counts["out"])].sum())
-    if role and role.shape and name in graph.shape_labels:
-        config[role.shape] = _kept_shape(config[role.shape], keep[graph.units(graph.shape_labels[name])])
+    counts = graph.counts.get(name, {})
+    for entry, axis in role.sizes.items() if role else ():
+        if axis in counts:
+            _set(config, entry.split("."), int(keep[graph.units(counts[axis])].sum()))
+    if role and role.settings:
+        inputs, outputs = graph.tensors(op)
+        config = role.settings(config, [keep[units] for units in inputs], [keep[units] for units in outputs])
     return rebuild_operation(layer, config)
 
 
-def _kept_shape(asked, kept):
-    """The config's shape with the sizes that are left; -1 stays, for Keras fills it in."""
-    sizes = [int(kept.any(axis=tuple(i for i in range(kept.ndim) if i != axis)).sum()) for axis in range(kept.ndim)]
-    return [size if old != -1 else -1 for old, size in zip(asked, sizes, strict=True)]
+def _set(config, path, value):
+    for entry in path[:-1]:
+        config = config[entry]
+    config[path[-1]] = value
+
+
+def _small_arguments(graph, keep, call):
+    """The arguments of a call on tensors that have lost channels."""
+    role = roles.role_of(call.op)
+    if role is None or role.arguments is None:
+        return call.args, call.kwargs
+    kept = [
+        [keep[graph.units(graph.labels[id(tensor)])] for tensor in tensors]
+        for tensors in (call.input_tensors, call.output_tensors)
+    ]
+    return role.arguments(call.args, call.kwargs, *kept)
 
 
 def _pairs(graph, keep, op, twin):
-    """`[(variable, small variable, index of the small one in the other)]` of one layer."""
-    layer = roles.unwrap(op)
+    """`[(variable, small variable, index of the small one in the other, factor)]` of one layer."""
+    layer, name, role = roles.unwrap(op), graph.trace.names[id(op)], roles.role_of(op)
     if not isinstance(layer, keras.Layer):
         return []
-    axes = {id(getattr(layer, attribute)): units for attribute, units in graph.axes(graph.trace.names[id(op)]).items()}
+    axes = {id(roles.part(layer, path)): (path, units) for path, units in graph.axes(name).items()}
     return [
-        (old, new, _index(old.shape, axes[id(old)], keep) if id(old) in axes else ...)
+        (old, new, *_cut_of(old, *axes.get(id(old), ("", None)), keep, role, graph, name))
         for old, new in zip(layer.variables, twin.variables, strict=True)
     ]
+
+
+def _cut_of(variable, path, axes, keep, role, graph, name):
+    """`(index, factor)`: what is left of a variable, and by what it grows."""
+    if axes is None or all(units is None or keep[units].all() for units in axes):
+        return ..., 1
+    factor = 1
+    if path in role.scales:
+        kept = keep[graph.units(graph.counts[name][role.scales[path]])]
+        factor = float(np.sqrt(kept.mean()))
+    return _index(variable.shape, axes, keep), factor
 
 
 def _index(shape, axes, keep):
@@ -229,12 +280,11 @@ def _index(shape, axes, keep):
 
 
 def _check_readers(graph, keep):
-    for name, layer in graph.layers.items():
-        if isinstance(layer, ChannelMask) and layer.input_mask is not None:
-            mask = mask_of(layer.input_mask)
-            if not np.array_equal(mask, keep[_read_units(graph, name)]):
-                raise ValueError(
-                    f"The masks contradict each other: layer '{name}' reads {int(mask.sum())} channels, the layers "
-                    f"before it keep {int(keep[_read_units(graph, name)].sum())}. Set masks with tfprune.set_masks, "
-                    "which keeps them in step."
-                )
+    for name, axis, variable in _masks(graph):
+        mask, wanted = mask_of(variable), keep[graph.units(graph.counts[name][axis])]
+        if not np.array_equal(mask, wanted):
+            raise ValueError(
+                f"The masks contradict each other: layer '{name}' keeps {int(mask.sum())} of the channels that its "
+                f"mask '{axis}' counts, the other layers keep {int(wanted.sum())} of them. Set masks with "
+                "tfprune.set_masks, which keeps them in step."
+            )

@@ -3,13 +3,15 @@
 Conventions:
     parameters      all weights of the layers, moving averages of BatchNormalization included, each counted once; the
                     masks of a masked model are not parameters of the network and do not count.
-    multiply_adds   per sample, of dense layers and convolutions; a layer that is called twice counts twice. Biases,
+    multiply_adds   per sample, of dense layers, convolutions, recurrent layers and attention; a layer that is called
+                    twice counts twice. Biases,
                     activations, normalisation and pooling count as nothing, as in the literature. Padding is counted
                     as if it were data. None where it cannot be told: an unknown image size, or a layer class with no
                     rule here that holds a kernel. A number that leaves something out would be worse than none.
     bytes           of the parameters, in the dtype they are stored in.
 """
 
+import inspect
 import math
 import time
 import weakref
@@ -18,7 +20,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfprune.structure.roles import unwrap
+from tfprune.structure.roles import public_name, unwrap
 from tfprune.structure.trace import Trace, trace
 
 
@@ -135,6 +137,14 @@ def _separable(layer, inputs, outputs):
     return _positions(layer, outputs) * work
 
 
+def _einsum(layer, inputs, outputs):
+    read, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
+    if "." in layer.equation:
+        return None
+    sizes = {**dict(zip(read[1:], inputs, strict=True)), **dict(zip(kernel, layer.kernel.shape, strict=True))}
+    return math.prod(size for letter, size in sizes.items() if letter != read[0])
+
+
 def _nothing(layer, inputs, outputs):
     return 0
 
@@ -145,21 +155,62 @@ def _unknown(layer, inputs, outputs):
 
 RULES = {
     layers.Dense: _dense,
+    layers.EinsumDense: _einsum,
     **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D), _convolution),
     **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _convolution),
     **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), _transposed),
     **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), _separable),
-    **dict.fromkeys((layers.Embedding, layers.PReLU), _nothing),  # they hold matrices but do not multiply by them
+    # they hold matrices but do not multiply by them
+    **dict.fromkeys((layers.Embedding, layers.PReLU, layers.LayerNormalization), _nothing),
     **dict.fromkeys((layers.Dot, layers.Attention, layers.AdditiveAttention), _unknown),  # the other way round
 }
-_MULTIPLYING_OPERATIONS = {"Matmul", "Einsum", "Dot", "Tensordot", "Inner", "Outer", "Vdot", "DotProductAttention"}
+_MULTIPLYING_OPERATIONS = {"Einsum", "Dot", "Tensordot", "Inner", "Outer", "Vdot", "DotProductAttention"}
 _MULTIPLYING_OPERATIONS |= {"Conv", "DepthwiseConv", "SeparableConv", "ConvTranspose"}
+_NAMED = {"keras_hub.PositionEmbedding": _nothing}
+
+# --- the same for what reads several tensors: (layer, arguments, output shapes) -> int --------------------------------
+
+
+def _attention(layer, given, outputs):
+    """Four projections, queries times keys, and weights times values."""
+    query, value = given["query"], given["value"]
+    steps, others = math.prod(query[:-1]), math.prod(value[:-1])
+    kernels = [getattr(layer, f"_{name}_dense").kernel.shape for name in ("query", "key", "value", "output")]
+    projections = [n * math.prod(kernel) for n, kernel in zip((steps, others, others, steps), kernels, strict=True)]
+    heads, size_of_keys = kernels[0][-2:]
+    return sum(projections) + steps * others * heads * (size_of_keys + kernels[2][-1])
+
+
+def _recurrent(layer, given, outputs):
+    cells = [layer.cell] if hasattr(layer, "cell") else [layer.forward_layer.cell, layer.backward_layer.cell]
+    steps = next(iter(given.values()))[0]
+    return steps * sum(math.prod(cell.kernel.shape) + math.prod(cell.recurrent_kernel.shape) for cell in cells)
+
+
+def _reversible(layer, given, outputs):
+    return math.prod(outputs[0]) * layer.output_dim if given.get("reverse") else 0
+
+
+def _product(op, given, outputs):
+    return math.prod(outputs[0]) * next(iter(given.values()))[-1]
+
+
+_CALL_RULES = {
+    "keras.layers.MultiHeadAttention": _attention,
+    "keras.layers.GroupedQueryAttention": _attention,
+    "keras_hub.CachedMultiHeadAttention": _attention,
+    **{f"keras.layers.{name}": _recurrent for name in ("SimpleRNN", "GRU", "LSTM", "Bidirectional")},
+    "keras.layers.ReversibleEmbedding": _reversible,
+    "keras_hub.ReversibleEmbedding": _reversible,
+    "keras.ops.Matmul": _product,
+}
 
 
 def _rule(op):
     """The rule of a layer's very class. Without one: nothing to multiply, unless it holds a kernel."""
-    if type(op) in RULES:
-        return RULES[type(op)]
+    found = RULES.get(type(op)) or _NAMED.get(public_name(type(op)))
+    if found:
+        return found
     if not isinstance(op, keras.Layer):
         return _unknown if type(op).__name__ in _MULTIPLYING_OPERATIONS else _nothing
     has_kernel = any(len(weight.shape) > 1 for weight in op.weights)
@@ -168,11 +219,36 @@ def _rule(op):
 
 def _multiply_adds(call):
     layer = unwrap(call.op)
+    outputs = [tensor.shape[1:] for tensor in call.output_tensors]
+    rule = _CALL_RULES.get(public_name(type(layer)))
+    if rule:
+        given = _arguments(layer, call)
+        known = [size for size in given.values() if isinstance(size, tuple)] + outputs
+        return None if any(None in shape for shape in known) else int(rule(layer, given, outputs))
+    return _of_shapes(layer, call.input_tensors[0].shape[1:] if call.input_tensors else (), outputs[0])
+
+
+def _of_shapes(layer, inputs, outputs):
+    if isinstance(layer, layers.SpectralNormalization):
+        return _of_shapes(layer.layer, inputs, outputs)
+    if isinstance(layer, layers.TimeDistributed):
+        inner = _of_shapes(layer.layer, inputs[1:], outputs[1:])
+        return 0 if inner == 0 else None if None in (inner, inputs[0]) else inputs[0] * inner
     rule = _rule(layer)
     if rule is _nothing or rule is _unknown:
         return rule(layer, None, None)
-    shapes = call.input_tensors[0].shape[1:], call.output_tensors[0].shape[1:]
-    return None if any(None in shape for shape in shapes) else int(rule(layer, *shapes))
+    # An einsum layer may not say how long its output is; its input does.
+    shapes = (inputs,) if rule is _einsum else (inputs, outputs)
+    found = None if any(None in shape for shape in shapes) else rule(layer, inputs, outputs)
+    return None if found is None else int(found)
+
+
+def _arguments(layer, call):
+    """`{argument: value}` of a call, the shape without the batch axis standing for a tensor."""
+    bound = inspect.signature(layer.call).bind(*call.args, **call.kwargs).arguments
+    return {
+        name: tuple(value.shape[1:]) if isinstance(value, keras.KerasTensor) else value for name, value in bound.items()
+    }
 
 
 def _positions(layer, shape):

@@ -5,6 +5,8 @@ where two channels must live or die together their labels are tied, and where a 
 frozen with a reason. What is tied together is a *unit*; the units made by the same layers are a *group*.
 """
 
+import contextlib
+import inspect as python_inspect
 from dataclasses import dataclass
 
 import keras
@@ -12,8 +14,10 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from tfprune.layers import ChannelMask, NormalizationMask
 from tfprune.structure import roles
-from tfprune.structure.trace import trace
+from tfprune.structure.samples import run, sample
+from tfprune.structure.trace import trace, value_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +25,13 @@ class Group:
     """Channels that are pruned by one ranking: the units that one set of layers makes.
 
     Args:
-        name: Name of the first layer that makes them.
+        name: Name of the first layer that makes them; "attention:head", "attention:qk" or "attention:v" for other units
+            of a layer than the channels of its output.
         units: Unit numbers, in the order of the first layer's channels; their count is the group's `channels`.
-        makers: `{layer name: array of the unit number of each of its channels}` of the layers that make them.
+        makers: `{name: array of the unit number of each of its channels}` of the layers that make them.
         layers: Names of all layers that hold weights for these channels, makers first.
         reason: Why the group cannot be pruned; empty where it can.
+        approximate: Whether a normalisation mixes the channels: removing some changes the statistics of the others.
     """
 
     name: str
@@ -33,6 +39,7 @@ class Group:
     makers: dict
     layers: tuple
     reason: str = ""
+    approximate: bool = False
 
     @property
     def channels(self):
@@ -45,6 +52,11 @@ class ChannelGraph:
 
     Args:
         model: A built Sequential or functional Keras model, with or without masks.
+        approximate: Whether channels that a normalisation mixes may be pruned. Default False; where a model has masks
+            on such channels, they may.
+        verify: Whether to confirm the groups by running the model on numbers (`tfprune.structure.probe`); channels on
+            which the two disagree are frozen. Default None: where the model is small enough for that to cost little.
+            A model that has masks was confirmed when it got them.
 
     Raises:
         ValueError: the model is subclassed or unbuilt.
@@ -54,15 +66,32 @@ class ChannelGraph:
         ['hidden']
     """
 
-    def __init__(self, model):
-        self.trace = trace(model)
-        flow = Flow()
-        self.shape_labels = flow.run(self.trace)
-        self.counts = flow.counts  # {layer name: {axis name: labels}}
+    def __init__(self, model, approximate=False, verify=None):
+        from tfprune.structure import probe
+
+        self.trace = _checked_trace(model)
         self.layers = {self.trace.names[id(op)]: op for op in self.trace.operations}
-        self._unit_of_label, reasons = flow.resolve()
+        self.masked = any(isinstance(op, ChannelMask) for op in self.trace.operations)
+        suspects = {}
+        self._label(approximate, suspects)
+        if not self.masked and probe.is_wanted(self.trace, verify):
+            while found := probe.disagreements(self, suspects):
+                suspects.update(found)
+                self._label(approximate, suspects)
+
+    def _label(self, approximate, suspects):
+        """Labels all channels anew, without those calls whose role was found to be wrong."""
+        flow = Flow(approximate, suspects)
+        flow.run(self.trace)
+        if self.masked:
+            flow.freeze_unmasked(self.layers)
+        self.labels = flow.labels  # {id(tensor): labels}
+        self.counts = flow.counts  # {layer name: {axis name: labels}}
+        self.maker_axes = flow.maker_axes  # {maker name: (layer name, axis name)}
+        self._unit_of_label, reasons, mixed = flow.resolve()
         self.num_units = len(set(self._unit_of_label.tolist()))
-        self.groups = self._find_groups(flow.makers, reasons)
+        self._axes = {}
+        self.groups = self._find_groups(flow.makers, reasons, mixed)
 
     @property
     def prunable(self):
@@ -73,29 +102,48 @@ class ChannelGraph:
         """The unit number of each label."""
         return self._unit_of_label[labels]
 
-    def made(self, name):
-        """The unit number of each channel that a layer makes."""
-        return self.units(self.counts[name]["out"])
+    def made(self, maker):
+        """The unit number of each channel that a layer makes ("dense"), or of its other units ("attention:head")."""
+        name, axis = self.maker_axes[maker]
+        return self.units(self.counts[name][axis])
+
+    def kept(self):
+        """Bool array over unit numbers: whether all masks of the model keep the unit."""
+        keep = np.ones(self.num_units, bool)
+        for maker, (name, axis) in self.maker_axes.items():
+            masks = self.layers[name].masks if isinstance(self.layers[name], ChannelMask) else {}
+            if axis in masks:
+                np.logical_and.at(keep, self.made(maker), mask_of(masks[axis]))
+        return keep
+
+    def tensors(self, op):
+        """`(inputs, outputs)`: the unit numbers at each place of the tensors of an operation's first call."""
+        call = next(call for call in self.trace.calls if call.op is op)
+        return tuple(
+            [self.units(self.labels[id(tensor)]) for tensor in tensors]
+            for tensors in (call.input_tensors, call.output_tensors)
+        )
 
     def axis_names(self, name):
-        """`{weight attribute: [what each axis counts: "in", "out" ... or None]}` of a layer's weights."""
+        """`{weight: [what each axis counts: "in", "out" ... or None]}` of a layer's weights."""
         layer, role = roles.unwrap(self.layers[name]), roles.role_of(self.layers[name])
         found = {}
-        for attribute, names in (role.weights if role else {}).items():
-            weight = getattr(layer, attribute, None)
+        for path, names in (role.weights if role else {}).items():
+            weight = roles.part(layer, path)
             if weight is not None:
-                found[attribute] = [None] * (len(weight.shape) - len(names)) + list(names)
+                found[path] = [None] * (len(weight.shape) - len(names)) + list(names)
         return found
 
     def axes(self, name):
-        """`{weight attribute: [unit numbers or None, one entry an axis]}` of a layer's weights."""
-        counts = self.counts.get(name, {})
-        return {
-            attribute: [self.units(counts[axis]) if axis in counts else None for axis in names]
-            for attribute, names in self.axis_names(name).items()
-        }
+        """`{weight: [unit numbers or None, one entry an axis]}` of a layer's weights."""
+        if name not in self._axes:
+            counts = {axis: self.units(labels) for axis, labels in self.counts.get(name, {}).items()}
+            self._axes[name] = {
+                path: [counts.get(axis) for axis in names] for path, names in self.axis_names(name).items()
+            }
+        return self._axes[name]
 
-    def _find_groups(self, makers, reasons):
+    def _find_groups(self, makers, reasons, mixed):
         """Units with the same makers and the same reason form a group."""
         members = {}
         for name, labels in makers.items():
@@ -104,67 +152,126 @@ class ChannelGraph:
         sorted_units = {}
         for unit, names in members.items():
             sorted_units.setdefault((tuple(names), reasons.get(unit, "")), []).append(unit)
-        readers = self._readers()
+        touched = self._touched()
         return [
-            self._group(names, reason, np.array(units), makers, readers)
+            self._group(names, reason, np.array(units), makers, touched, mixed)
             for (names, reason), units in sorted_units.items()
         ]
 
-    def _group(self, names, reason, units, makers, readers):
-        touched = {
-            name
-            for name, counts in self.counts.items()
-            if any(np.isin(self.units(c), units).any() for c in counts.values())
-        }
-        others = [name for name in self.layers if name in touched and name not in names and name not in readers]
+    def _touched(self):
+        """`{unit number: [layers that hold weights for it, but do not make it]}`, each in the order of the calls."""
+        found = {}
+        for name in self.layers:
+            role = roles.role_of(self.layers[name])
+            if name in self.counts and role and not role.reads:
+                units = np.concatenate([self.units(labels) for labels in self.counts[name].values()])
+                for unit in np.unique(units).tolist():
+                    found.setdefault(unit, []).append(name)
+        return found
+
+    def _group(self, names, reason, units, makers, touched, mixed):
+        own = {self.maker_axes[name][0]: None for name in names}
+        others = {name for unit in units.tolist() for name in touched.get(unit, ())} - set(own)
         if not reason and len(units) == 1:
             reason = "it has only one channel (or all its channels are tied together)"
         by_name = {name: self.units(makers[name]) for name in names}
-        return Group(names[0], units, by_name, (*names, *others), reason)
+        ordered = (*own, *(name for name in self.layers if name in others))
+        return Group(names[0], units, by_name, ordered, reason, bool(mixed & set(units.tolist())))
 
-    def _readers(self):
-        """Layers that read channels and make others: they follow a group, but are not part of it."""
-        return {name for name, op in self.layers.items() if (role := roles.role_of(op)) and role.reads}
+
+def _checked_trace(model):
+    """The trace of a model; layers that were opened stay closed if the model computes something else then."""
+    traced = trace(model)
+    if not traced.opened:
+        return traced
+    batch = sample(traced.inputs)
+    try:
+        values = run(traced, batch)
+        ours = [values[id(tensor)] for tensor in keras.tree.flatten(traced.outputs)]
+        same = all(
+            np.allclose(np.asarray(one), np.asarray(other), rtol=1e-4, atol=1e-5)
+            for one, other in zip(ours, keras.tree.flatten(model(batch, training=False)), strict=True)
+        )
+    except Exception:  # what cannot be compared is not trusted
+        same = False
+    return traced if same else trace(model, closed=traced.opened)
 
 
 class Flow:
-    """Gives labels to channels, call after call; roles use it to create, tie, count and freeze them."""
+    """Gives labels to channels, call after call; roles use it to create, tie, count and freeze them.
 
-    def __init__(self):
+    Args:
+        approximate: Whether channels that a normalisation mixes may be pruned.
+        suspects: `{id(call): reason}` of calls that freeze whatever they touch.
+    """
+
+    def __init__(self, approximate=False, suspects=None):
+        self.approximate = approximate
+        self.suspects = suspects or {}
         self.size = 0
         self.ties = []
         self.frozen = []  # (labels, reason)
+        self.mixed = []
         self.counts = {}
         self.makers = {}
+        self.maker_axes = {}
+        self.labels = {}
+        self.call = None
         self._name = ""
 
     def run(self, traced):
-        """Labels every tensor; returns the labels of those tensors whose shape stands in a config, by layer name."""
-        labels, shape_labels = {}, {}
+        """Labels every tensor of a model."""
         for tensor in keras.tree.flatten(traced.inputs):
-            labels[id(tensor)] = self.new_frozen(tensor.shape[1:], "it is an input of the model")
+            self.labels[id(tensor)] = self.new_frozen(tensor.shape[1:], "it is an input of the model")
         for call in traced.calls:
-            inputs = [labels[id(tensor)] for tensor in call.input_tensors]
+            self.call, self._name = call, traced.names[id(call.op)]
+            inputs = [self.labels[id(tensor)] for tensor in call.input_tensors]
             shapes = [tensor.shape[1:] for tensor in call.output_tensors]
-            outputs = [self.settle(made) for made in self._call(call, traced.names[id(call.op)], inputs, shapes)]
-            labels.update(zip(map(id, call.output_tensors), outputs, strict=True))
-            role = roles.role_of(call.op)
-            if role and role.shape:
-                shape_labels.setdefault(self._name, outputs[0])
+            outputs = [self.settle(made) for made in self._run_call(inputs, shapes)]
+            self.labels.update(zip(map(id, call.output_tensors), outputs, strict=True))
         for tensor in keras.tree.flatten(traced.outputs):
             # first in the list: where a channel is frozen twice, this is what a user understands at once
-            self.frozen.insert(0, (_compact(labels[id(tensor)]).ravel(), "it is an output of the model"))
-        return shape_labels
+            self.frozen.insert(0, (_compact(self.labels[id(tensor)]).ravel(), "it is an output of the model"))
+        self._tie_shared_weights(traced)
 
-    def _call(self, call, name, inputs, shapes):
-        self._name = name
-        layer, role = roles.unwrap(call.op), roles.role_of(call.op)
+    def _run_call(self, inputs, shapes):
+        layer, role = roles.unwrap(self.call.op), roles.role_of(self.call.op)
+        if id(self.call) in self.suspects:
+            return self.refuse(inputs, shapes, self.suspects[id(self.call)])
         if role is None:
             return self.refuse(inputs, shapes, _unknown(layer))
+        if isinstance(self.call.op, NormalizationMask):
+            with self._allowing():
+                return role.flow(self, layer, inputs, shapes)
         return role.flow(self, layer, inputs, shapes)
 
+    @contextlib.contextmanager
+    def _allowing(self):
+        """A normalisation that has a mask was meant to be pruned."""
+        before, self.approximate = self.approximate, True
+        yield
+        self.approximate = before
+
+    def _tie_shared_weights(self, traced):
+        """A weight that belongs to several layers cannot be cut in one of them."""
+        owners = {}
+        for op in traced.operations:
+            for weight in op.weights if isinstance(op, keras.Layer) else ():
+                owners.setdefault(id(weight), set()).add(traced.names[id(op)])
+        for names in owners.values():
+            if len(names) > 1:
+                for name in names:
+                    for labels in self.counts.get(name, {}).values():
+                        self.freeze(labels, f"layers {', '.join(map(repr, sorted(names)))} share a weight")
+
+    def freeze_unmasked(self, layers):
+        """In a model with masks, what has no mask stays."""
+        for maker, (name, axis) in self.maker_axes.items():
+            if not isinstance(layers[name], ChannelMask) or axis not in layers[name].masks:
+                self.freeze(self.makers[maker], "it was frozen when the model got its masks")
+
     def resolve(self):
-        """`(unit number of each label, {unit number: why it is frozen})`."""
+        """`(unit number of each label, {unit number: why it is frozen}, {unit numbers that a normalisation mixes})`."""
         pairs = np.concatenate([np.zeros((2, 0), int), *self.ties], axis=1)
         graph = coo_matrix((np.ones(pairs.shape[1]), pairs), shape=(self.size, self.size))
         units = connected_components(graph, directed=False)[1]
@@ -172,7 +279,7 @@ class Flow:
         for labels, reason in self.frozen:
             for unit in np.unique(units[labels]).tolist():
                 reasons.setdefault(unit, reason)
-        return units, reasons
+        return units, reasons, {unit for labels in self.mixed for unit in np.unique(units[labels]).tolist()}
 
     # What roles call -------------------------------------------------------------------------------------------
 
@@ -181,12 +288,39 @@ class Flow:
         self.size += size
         return np.arange(self.size - size, self.size)
 
+    @property
+    def shapes_read(self):
+        """The shapes of the tensors that the call reads, without the batch axis; None where a size is not known."""
+        return [tensor.shape[1:] for tensor in self.call.input_tensors]
+
+    def arguments(self):
+        """`{argument name: value}` of the call, label arrays standing for tensors."""
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: self.labels[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf,
+            (self.call.args, self.call.kwargs),
+        )
+        return python_inspect.signature(roles.unwrap(self.call.op).call).bind(*args, **kwargs).arguments
+
     def make(self, axis, size):
         """The labels of the channels that the layer makes; the same at every call of a shared layer."""
-        if self._name not in self.makers:
-            self.makers[self._name] = self.new(size)
-        self.count(axis, self.makers[self._name])
-        return self.makers[self._name]
+        maker = self._name if axis == "out" else f"{self._name}:{axis}"
+        if maker not in self.makers:
+            self.makers[maker] = self.new(size)
+            self.maker_axes[maker] = self._name, axis
+        self.count(axis, self.makers[maker])
+        return self.makers[maker]
+
+    def mix(self, labels):
+        """Says that the layer computes statistics over these channels."""
+        if not self.approximate:
+            self.freeze(
+                labels, f"layer '{self._name}': its normalisation mixes the channels (approximate=True prunes them)"
+            )
+        self.mixed.append(np.unique(labels))
+
+    def varying_axes(self, labels):
+        """`[(axis, labels along it)]` of the axes that count channels: one, or none."""
+        return [(axis, self.along(labels, axis)) for axis in range(labels.ndim) if self.varies(labels, axis)]
 
     def count(self, axis, labels):
         """Says that an axis of the layer's weights counts these channels; calls of a shared layer are tied."""
@@ -248,9 +382,10 @@ class Flow:
     def combine(self, inputs, shape):
         """The labels of an elementwise result; channels that meet in it are tied."""
         full = [size or 1 for size in shape]
+        varies = any(self.varies(labels, axis) for labels in inputs for axis in range(labels.ndim))
         result = None
         for labels in inputs:
-            if self._stretches(labels, full):
+            if varies and self._stretches(labels, full):
                 # one number for all channels: it can only stay, and it does not tie what it meets
                 self.freeze(labels, f"layer '{self._name}' spreads it over all channels")
                 continue
@@ -262,9 +397,11 @@ class Flow:
         return self.new_frozen(shape, "nothing is known of its channels") if result is None else result
 
     def _stretches(self, labels, full):
-        offset = len(full) - labels.ndim
-        last = labels.ndim - 1
-        return labels.ndim == 0 or (labels.shape[last] == 1 and full[last + offset] > 1)
+        """Whether one channel meets many."""
+        if any(self.varies(labels, axis) for axis in range(labels.ndim)):
+            return False
+        sizes = (1,) * (len(full) - labels.ndim) + labels.shape
+        return any(size == 1 and whole > 1 for size, whole in zip(sizes, full, strict=True))
 
     def join(self, inputs, axis):
         """The labels of tensors put one after another along an axis."""
@@ -276,6 +413,11 @@ class Flow:
         return np.broadcast_to(np.moveaxis(joined, 0, axis), full)
 
 
+def mask_of(variable):
+    """A mask variable as a bool array."""
+    return value_of(variable) > 0.5
+
+
 def _compact(labels, but=None):
     """The label array with size 1 along the axes on which it does not change (known by their stride)."""
     picks = tuple(slice(None) if stride or index == but else slice(0, 1) for index, stride in enumerate(labels.strides))
@@ -284,53 +426,6 @@ def _compact(labels, but=None):
 
 def _unknown(layer):
     cls = type(layer).__name__
-    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+    if roles.is_quantised(layer):
         return "its kernel is quantised or has LoRA weights: prune first"
     return f"{cls} is unknown (if it is elementwise: roles.register({cls}, roles.elementwise))"
-
-
-def inspect(model, show=True):
-    """Says which channels of a model can be pruned, which cannot, and why not.
-
-    Args:
-        model: A built Sequential or functional Keras model. It is left as it is.
-        show: Whether to print the table too. Default True.
-
-    Returns:
-        A pandas DataFrame, one row a group: `group` (name), `layers` (names), `channels` (count), `prunable` (bool),
-        `reason` (why not; empty where it is).
-
-    Raises:
-        ValueError: the model is subclassed or not built.
-
-    Example:
-        >>> tfprune.inspect(model)
-    """
-    import pandas as pd
-
-    rows = [
-        {
-            "group": group.name,
-            "layers": list(group.layers),
-            "channels": group.channels,
-            "prunable": not group.reason,
-            "reason": group.reason,
-        }
-        for group in ChannelGraph(model).groups
-    ]
-    table = pd.DataFrame(rows, columns=["group", "layers", "channels", "prunable", "reason"])
-    if show:
-        _print(table, model.name)
-    return table
-
-
-def _print(table, title):
-    from rich.console import Console
-    from rich.table import Table
-
-    printed = Table("group", "layers", "channels", "prunable", title=f"Channels of {title}", show_lines=False)
-    for row in table.itertuples():
-        printed.add_row(
-            row.group, ", ".join(row.layers), str(row.channels), "yes" if row.prunable else f"no: {row.reason}"
-        )
-    Console().print(printed)

@@ -1,11 +1,14 @@
 """Which operations does a model call, in which order, on which tensors - and how is a model rebuilt from that list?
 
-`trace` reads any Functional or Sequential model into a flat list of calls, nested models included; `replay`
-builds a model from such a list, with other layers in place of the old ones where asked. Both use Keras' public
-interface only (`clone_model(call_function=...)` is an exact record of the graph) and leave the traced model alone.
+`trace` reads any Functional or Sequential model into a flat list of calls. Nested models are entered; so are layers
+that hold other layers and have no role of their own, as the transformer blocks of KerasHub. `replay` builds a model
+from such a list, with other layers in place of the old ones where asked. Both use Keras' public interface only
+(`clone_model(call_function=...)` is an exact record of the graph) and leave the traced model's weights and graph alone.
 """
 
+import contextlib
 import inspect as python_inspect
+import math
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,6 +16,8 @@ from typing import Any
 
 import keras
 import numpy as np
+
+from tfprune.structure import roles
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +51,7 @@ class Trace:
         calls: List of `Call`, in topological order.
         outputs: Structure of KerasTensors that the model gives.
         names: `{id(op): name}`, a name for every operation that is unique in the whole flattened model.
+        opened: Names of the layers that were entered because they hold other layers.
     """
 
     model_class: type
@@ -54,6 +60,7 @@ class Trace:
     calls: list
     outputs: Any
     names: dict = field(default_factory=dict)
+    opened: tuple = ()
 
     @property
     def operations(self):
@@ -61,11 +68,12 @@ class Trace:
         return list({id(call.op): call.op for call in self.calls}.values())
 
 
-def trace(model):
+def trace(model, closed=()):
     """Reads a model into its list of calls; nested models are flattened, shared layers stay shared.
 
     Args:
         model: A built `keras.Sequential` or functional `keras.Model`. It is left as it is.
+        closed: Names of layers that are not entered, though they hold other layers.
 
     Returns:
         A `Trace`.
@@ -80,21 +88,25 @@ def trace(model):
     """
     _check_traceable(model)
     inputs, outputs = _ends(model)
-    recorder = _Recorder()
+    recorder = _Recorder(closed)
     new_inputs = keras.tree.map_structure(_new_input, inputs)
     graph = keras.Model(inputs, outputs, name=model.name)
     new_outputs = recorder.run(graph, new_inputs)
     names = _unique_names(recorder.calls, recorder.owners)
-    return Trace(type(model), model.name, new_inputs, recorder.calls, new_outputs, names)
+    opened = tuple(dict.fromkeys(recorder.opened))
+    return Trace(type(model), model.name, new_inputs, recorder.calls, new_outputs, names, opened)
 
 
-def replay(traced, rebuild=None):
+def replay(traced, rebuild=None, arguments=None, draw=True):
     """Builds a new model from a trace; weights are fresh, and the same layers are shared as before.
 
     Args:
         traced: A `Trace`.
         rebuild: Function `(op, config) -> new op` called once for every operation, where `config` is what the
             operation's `get_config()` says, already with its unique name. Default None builds the same class again.
+        arguments: Function `(call) -> (args, kwargs)` where a call needs other arguments. Default None: the same.
+        draw: Whether initializers draw the fresh weights. Default True. False leaves them zero, which is faster where
+            they are overwritten anyway; the layers keep their initializers.
 
     Returns:
         `(model, twins)`: the new model and `{id(old operation): new operation}`.
@@ -104,13 +116,42 @@ def replay(traced, rebuild=None):
     tensors = {}
     for tensor in keras.tree.flatten(traced.inputs):
         tensors[id(tensor)] = _new_input(tensor)
-    for call in traced.calls:
-        args, kwargs = _substitute((call.args, call.kwargs), tensors)
-        results = twins[id(call.op)](*args, **kwargs)
-        for old, new in zip(call.output_tensors, _tensors(results), strict=True):
-            tensors[id(old)] = new
+    with contextlib.nullcontext() if draw else _zero_initializers(twins.values()):
+        for call in traced.calls:
+            args, kwargs = _substitute(arguments(call) if arguments else (call.args, call.kwargs), tensors)
+            results = twins[id(call.op)](*args, **kwargs)
+            for old, new in zip(call.output_tensors, _tensors(results), strict=True):
+                tensors[id(old)] = new
     inputs, outputs = _substitute((traced.inputs, traced.outputs), tensors)
     return _model(traced, inputs, outputs, twins), twins
+
+
+def build_like(twin, layer):
+    """Builds a layer for the shapes that its original was built for; its weights are zero."""
+    config = layer.get_build_config()
+    if not twin.built and config:
+        with _zero_initializers([twin]):
+            twin.build_from_config(config)
+
+
+@contextlib.contextmanager
+def _zero_initializers(ops):
+    """Lets unbuilt layers start with zeros, and gives them their own initializers back."""
+    waiting, swapped = [op for op in ops if isinstance(op, keras.Layer)], []
+    while waiting:
+        layer = waiting.pop()
+        for name, value in vars(layer).items():
+            if isinstance(value, keras.Layer):
+                waiting.append(value)
+            elif isinstance(value, keras.initializers.Initializer):
+                swapped.append((layer, name, value))
+    for layer, name, _ in swapped:
+        setattr(layer, name, keras.initializers.Zeros())
+    try:
+        yield
+    finally:
+        for layer, name, value in swapped:
+            setattr(layer, name, value)
 
 
 def clone(model):
@@ -132,12 +173,21 @@ def rebuild_operation(op, config):
     try:
         return op.__class__.from_config(dict(config))
     except Exception as error:
+        understood = _understood(op, config)
+        if understood != config:
+            return op.__class__.from_config(understood)
         if isinstance(op, keras.Layer) and op.variables:
             raise ValueError(
                 f"Layer '{op.name}' ({type(op).__name__}) cannot be built again from its get_config(): {error}\n"
                 "Give the class a get_config() that returns what its __init__ takes."
             ) from error
         return op
+
+
+def _understood(op, config):
+    """The config without entries that the class writes but does not take (some layers of KerasHub do)."""
+    takes = set(python_inspect.signature(op.__class__.__init__).parameters) | {"name", "trainable", "dtype"}
+    return {entry: value for entry, value in config.items() if entry in takes}
 
 
 def copy_weights(source, target):
@@ -200,9 +250,10 @@ def _ends(model):
 
 
 def _new_input(tensor):
-    config = tensor._keras_history.operation.get_config()
-    layer = keras.layers.InputLayer.from_config(config)
-    return layer.output
+    history = getattr(tensor, "_keras_history", None)
+    if history is not None and isinstance(history.operation, keras.layers.InputLayer):
+        return keras.layers.InputLayer.from_config(history.operation.get_config()).output
+    return keras.layers.InputLayer(batch_shape=tensor.shape, dtype=tensor.dtype).output
 
 
 class _Echo(keras.Operation):
@@ -219,10 +270,12 @@ class _Echo(keras.Operation):
 class _Recorder:
     """Runs a graph on symbolic tensors and keeps every call; nested models are entered, not called."""
 
-    def __init__(self):
+    def __init__(self, closed=(), inside=()):
         self.calls = []
         self.owners = {}  # id(op) -> names of the nested models around it
-        self.inside = ()
+        self.opened = []
+        self.closed = closed
+        self.inside = inside
 
     def run(self, graph, inputs):
         clone = keras.models.clone_model(
@@ -233,8 +286,13 @@ class _Recorder:
     def record(self, op, *args, **kwargs):
         if isinstance(op, keras.Sequential | keras.Function):
             return self.enter(op, args, kwargs)
+        outputs = self.open(op, args, kwargs)
+        return self.keep(op, args, kwargs, self.inside) if outputs is None else outputs
+
+    def keep(self, op, args, kwargs, owners):
+        op = _with_sizes(op, args)
         outputs = _Echo(op)(*args, **kwargs)
-        self.owners.setdefault(id(op), self.inside)
+        self.owners.setdefault(id(op), owners)
         self.calls.append(Call(op, args, kwargs, outputs))
         return outputs
 
@@ -242,21 +300,102 @@ class _Recorder:
         """Records the calls of a nested model on the tensors it is called with."""
         _check_traceable(model)
         inputs, outputs = _ends(model)
-        inner = _Recorder()
-        inner.inside = (*self.inside, model.name)
-        new_inputs = keras.tree.map_structure(_new_input, inputs)
-        results = inner.run(keras.Model(inputs, outputs, name=model.name), new_inputs)
         given = args[0] if args else next(value for value in kwargs.values() if _tensors(value))
-        tensors = _match(new_inputs, given, model.name)
+        inner, results, new_inputs = self._inner(model.name, inputs, outputs)
+        return self._take(inner, results, _match(new_inputs, given, model.name), kwargs.get("training"))
+
+    def open(self, layer, args, kwargs):
+        """Records what a layer calls inside; None where its own code does more than calling layers and operations."""
+        if layer.name in self.closed or not _holds_layers(layer) or not _may_open(layer):
+            return None
+        tensors = _tensors((args, kwargs))
+        if any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors) or layer.activity_regularizer:
+            return None
+        found = self._look_inside(layer, args, kwargs, tensors)
+        if found is None:
+            return None
+        inner, results, new_inputs = found
+        self.opened.append(layer.name)
+        matched = {id(new): old for new, old in zip(new_inputs, _unique(tensors), strict=True)}
+        return self._take(inner, results, matched, kwargs.get("training"))
+
+    def _look_inside(self, layer, args, kwargs, tensors):
+        """What `_inner` gives for the graph that a layer's code makes; None where it cannot be read completely."""
+        stand_ins = {id(tensor): _new_input(tensor) for tensor in tensors}
+        try:
+            with _Reads() as reads:
+                inner_args, inner_kwargs = _substitute((args, kwargs), stand_ins)
+                outputs = layer.call(*inner_args, **inner_kwargs)
+            found = self._inner(layer.name, list(stand_ins.values()), outputs)
+        except Exception:  # whatever stops it: the layer stays closed, and freezes what it touches
+            return None
+        return None if reads.seen or not _is_complete(layer, found[0].calls) else found
+
+    def _inner(self, name, inputs, outputs):
+        inner = _Recorder(self.closed, (*self.inside, name))
+        new_inputs = keras.tree.map_structure(_new_input, inputs)
+        return inner, inner.run(keras.Model(inputs, outputs, name=name), new_inputs), new_inputs
+
+    def _take(self, inner, results, tensors, training):
+        """Records the calls of an inner graph again, on the tensors of this one."""
         for call in inner.calls:
-            inner_args, inner_kwargs = _substitute((call.args, call.kwargs), tensors)
-            inner_kwargs = _with_training(call.op, inner_kwargs, kwargs.get("training"))
-            outputs = _Echo(call.op)(*inner_args, **inner_kwargs)
-            self.owners.setdefault(id(call.op), inner.owners[id(call.op)])
-            self.calls.append(Call(call.op, inner_args, inner_kwargs, outputs))
+            args, kwargs = _substitute((call.args, call.kwargs), tensors)
+            kwargs = _with_training(call.op, kwargs, training)
+            outputs = self.open(call.op, args, kwargs)  # more sizes may be known here than inside
+            if outputs is None:
+                outputs = self.keep(call.op, args, kwargs, inner.owners[id(call.op)])
             for old, new in zip(call.output_tensors, _tensors(outputs), strict=True):
                 tensors[id(old)] = new
+        self.opened += inner.opened
         return _substitute(results, tensors)
+
+
+class _Reads(keras.StatelessScope):
+    """Notes which variables are read by the code that runs inside, other than by the layers it calls."""
+
+    def __init__(self):
+        super().__init__(initialize_variables=False)
+        self.seen = []
+
+    def get_current_value(self, variable):
+        self.seen.append(variable)
+        return super().get_current_value(variable)
+
+
+def _holds_layers(op):
+    """Whether an operation is a layer of the user's, or of a library beside Keras, that is made of other layers."""
+    if not isinstance(op, keras.Layer) or type(op).__module__.startswith("keras.src.layers."):
+        return False
+    parts = [part for value in vars(op).values() for part in (value if isinstance(value, list | tuple) else [value])]
+    return any(isinstance(part, keras.Layer) for part in parts)
+
+
+def _may_open(layer):
+    role = roles.role_of(layer)
+    return role is None or role.opens
+
+
+def _with_sizes(op, args):
+    """An operation whose new shape was read off a tensor of unknown batch size, with -1 in that place."""
+    if roles.public_name(type(op)) != "keras.ops.Reshape" or None not in op.newshape:
+        return op
+    read = args[0].shape[1:]
+    if tuple(op.newshape).count(None) > 1 or op.newshape[0] is not None or None in read:
+        return op
+    known = math.prod(size for size in op.newshape[1:] if size != -1)
+    return type(op)((-1, *(math.prod(read) // known if size == -1 else size for size in op.newshape[1:])))
+
+
+def _is_complete(layer, calls):
+    """Whether all weights of a layer belong to the layers it was seen to call, and only these use them."""
+    inner = {id(variable) for call in calls if isinstance(call.op, keras.Layer) for variable in call.op.variables}
+    given = [leaf for call in calls for leaf in keras.tree.flatten((call.args, call.kwargs))]
+    used = any(isinstance(leaf, keras.Variable) for leaf in given)
+    return not used and all(id(variable) in inner for variable in layer.weights)
+
+
+def _unique(tensors):
+    return list({id(tensor): tensor for tensor in tensors}.values())
 
 
 def _with_training(op, kwargs, training):
@@ -324,6 +463,13 @@ def config_of(op, name):
             config[key] = own
     if "name" in config:
         config["name"] = name
+    return _unbuilt(config)
+
+
+def _unbuilt(config):
+    """The config without the shapes that inner layers were built for: they may read other tensors now."""
+    if isinstance(config, dict):
+        return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
     return config
 
 

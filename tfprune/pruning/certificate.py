@@ -1,0 +1,168 @@
+"""Does the small model compute what the masked one computes? Every `shrink` tries, and keeps what it found."""
+
+import weakref
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tfprune.structure.cost import cost
+from tfprune.structure.samples import KINDS, sample
+
+TOLERANCE = 1e-4  # of exact models, relative to the largest output
+# Rounding alone is larger where layers compute in half precision.
+_HALF = {"float16": 2e-2, "bfloat16": 2e-1}
+
+
+@dataclass(frozen=True)
+class _Certificate:
+    exact: int
+    approximate: int
+    differences: dict  # {kind of input: [(largest, mean) of each output]}
+    reason: str  # why nothing could be compared
+    asked: float | dict | None
+    achieved: float
+    before: dict
+
+
+_CERTIFICATES = weakref.WeakKeyDictionary()
+_ASKED = weakref.WeakKeyDictionary()
+
+
+def ticket_report(ticket):
+    """What was found when `shrink` made this model: is it exact, and what did it save?
+
+    Args:
+        ticket: A model from `tfprune.shrink`. A model that was saved and loaded has no report any more.
+
+    Returns:
+        A dict: `groups_exact` and `groups_approximate` (groups of channels that lost some; approximate are those that a
+        normalisation mixes), `exact` (bool: no approximate ones), `largest_difference` and `mean_difference` (masked
+        against small model on random, constant and scaled inputs, relative to the largest output; None where the model
+        does not run here, and `not_compared` says why), `differences` (`{kind of input: [largest of each output]}`),
+        `ratio_asked` (None where masks were set by hand) and `ratio_achieved` (share of the channels that could be
+        pruned), `parameters`, `multiply_adds` and `bytes`, each with `_before` and `_after`.
+
+    Raises:
+        ValueError: the model does not come from `shrink`.
+
+    Example:
+        >>> tfprune.ticket_report(ticket)["largest_difference"]
+        1.2e-07
+    """
+    try:
+        found = _CERTIFICATES.get(ticket)
+    except TypeError:  # what cannot be referenced weakly is no model
+        found = None
+    if found is None:
+        raise ValueError(
+            f"ticket_report needs a model as tfprune.shrink returned it. Received: {ticket!r}. "
+            "A report does not outlive the process: read it before saving the model."
+        )
+    flat = [pair for pairs in found.differences.values() for pair in pairs]
+    after = cost(ticket)
+    return {
+        "exact": not found.approximate,
+        "groups_exact": found.exact,
+        "groups_approximate": found.approximate,
+        "largest_difference": max((largest for largest, _ in flat), default=None),
+        "mean_difference": float(np.mean([mean for _, mean in flat])) if flat else None,
+        "differences": {kind: [largest for largest, _ in pairs] for kind, pairs in found.differences.items()},
+        "not_compared": found.reason,
+        "ratio_asked": found.asked,
+        "ratio_achieved": found.achieved,
+        **{f"{key}_before": value for key, value in found.before.items()},
+        **{f"{key}_after": value for key, value in after.items()},
+    }
+
+
+def remember_asked(masked, ratio, masks):
+    """Notes which ratio a model's masks were computed for."""
+    _ASKED[masked] = ratio, {name: mask.copy() for name, mask in masks.items()}
+
+
+def asked_of(masked, masks):
+    """The ratio that these masks were computed for, or None where they were set otherwise."""
+    ratio, computed = _ASKED.get(masked, (None, {}))
+    same = computed.keys() == masks.keys() and all(np.array_equal(computed[name], masks[name]) for name in masks)
+    return ratio if same else None
+
+
+def certify(masked, ticket, graph, keep):
+    """Compares the outputs of both models, and keeps the result for `ticket_report`.
+
+    Args:
+        masked: The model with masks.
+        ticket: The small model.
+        graph: The `ChannelGraph` of the masked model.
+        keep: Bool array over its units, True = kept.
+
+    Raises:
+        RuntimeError: the difference is more than 1e-4 of the largest output (more in half precision).
+    """
+    pruned = [group for group in graph.prunable if not keep[group.units].all()]
+    approximate = sum(group.approximate for group in pruned)
+    try:
+        differences, reason = compare(masked, ticket, graph.trace.inputs), ""
+    except Exception as error:  # whatever keeps the masked model from running here keeps it from being compared
+        differences, reason = {}, f"{type(error).__name__}: {error}"
+    _check(differences, masked, ticket)
+    units = np.concatenate([group.units for group in graph.prunable]) if graph.prunable else np.zeros(0, int)
+    masks = {maker: keep[graph.made(maker)] for group in graph.prunable for maker in group.makers}
+    _CERTIFICATES[ticket] = _Certificate(
+        len(pruned) - approximate,
+        approximate,
+        differences,
+        reason,
+        asked_of(masked, masks),
+        float(1 - keep[units].mean()) if len(units) else 0.0,
+        cost(graph.trace),
+    )
+
+
+def compare(first, second, inputs):
+    """`{kind of input: [(largest, mean relative difference) of each output]}` of two models that take the same inputs.
+
+    Args:
+        first: A Keras model.
+        second: A Keras model.
+        inputs: Structure of KerasTensors that says what they take.
+    """
+    batches = [sample(inputs, kind) for kind in KINDS]
+    # one call for all kinds: no sample sees another
+    batch = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
+    ours, theirs = (
+        [np.asarray(keras.ops.cast(output, "float32")) for output in keras.tree.flatten(model(batch, training=False))]
+        for model in (first, second)
+    )
+    rows = {kind: slice(2 * index, 2 * index + 2) for index, kind in enumerate(KINDS)}
+    return {
+        kind: [_difference(one[part], other[part]) for one, other in zip(ours, theirs, strict=True)]
+        for kind, part in rows.items()
+    }
+
+
+def _difference(one, other):
+    """(largest, mean) difference, relative to the largest number; numbers that are not finite must be the same."""
+    if one.shape != other.shape or not np.array_equal(np.isfinite(one), np.isfinite(other)):
+        return float("inf"), float("inf")
+    finite = np.isfinite(one)
+    if not finite.any():
+        return 0.0, 0.0
+    size = max(float(np.abs(one[finite]).max()), 1e-12)
+    gaps = np.abs(one[finite].astype("float64") - other[finite]) / size
+    return float(gaps.max()), float(gaps.mean())
+
+
+def _check(differences, masked, ticket):
+    largest = max((gap for pairs in differences.values() for gap, _ in pairs), default=0.0)
+    dtypes = {getattr(layer, "compute_dtype", "float32") for layer in ticket.layers}
+    allowed = max([TOLERANCE, *(_HALF[dtype] for dtype in dtypes & _HALF.keys())])
+    if largest > allowed:
+        worst = max(differences, key=lambda kind: max(gap for gap, _ in differences[kind]))
+        raise RuntimeError(
+            f"shrink of '{masked.name}' was stopped: on {worst} inputs the small model differs from the masked one "
+            f"by {largest:.1e} of the largest output, more than {allowed:.0e}. A layer does something to channels that "
+            "its role does not say. tfprune.wrap(model, verify=True) finds most of such layers and leaves them whole; "
+            "please report the model."
+        )
