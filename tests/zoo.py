@@ -206,6 +206,66 @@ def unknown_layer():
     return keras.Model(inputs, layers.Dense(2, name="logits")(layers.GlobalAveragePooling1D()(x)))
 
 
+def transformer():
+    inputs = keras.Input((7, 6))
+    x = layers.Dense(8, name="embed")(inputs)
+    for index in range(2):
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(4, 6, value_dim=5, name=f"attention_{index}")(y, y)])
+        y = layers.Dense(16, activation="gelu", name=f"wide_{index}")(layers.LayerNormalization()(x))
+        x = layers.Add()([x, layers.Dense(8, name=f"narrow_{index}")(y)])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    return keras.Model(inputs, layers.Dense(3, name="logits")(x))
+
+
+def recurrent():
+    inputs = keras.Input((6, 4))
+    x = layers.LSTM(7, return_sequences=True, name="lstm")(inputs)
+    x = layers.Bidirectional(layers.GRU(5, return_sequences=True), name="both")(x)
+    x, state = layers.GRU(6, reset_after=False, return_sequences=True, return_state=True, name="gru")(x)
+    x = layers.SimpleRNN(6, name="simple")(x, initial_state=state)
+    return keras.Model(inputs, layers.Dense(2, name="logits")(x))
+
+
+def in_groups():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 1, activation="relu", name="before")(inputs)
+    x = layers.Conv2D(12, 3, groups=2, activation="sigmoid", name="grouped")(x)
+    x = layers.Conv2D(24, 3, groups=12, name="each_apart")(x)
+    x = layers.GroupNormalization(groups=-1, name="instance")(x)
+    x = layers.Conv2D(6, 1, activation="tanh", name="after")(x)
+    return keras.Model(inputs, layers.Dense(2, name="logits")(layers.GlobalAveragePooling2D()(x)))
+
+
+def operations():
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(12, 3, name="conv")(inputs)
+    x = keras.ops.reshape(x, (-1, 4, 4, 3, 4))  # a channel shuffle
+    x = keras.ops.reshape(keras.ops.transpose(x, (0, 1, 2, 4, 3)), (-1, 4, 4, 12))
+    first, second = keras.ops.split(x * 0.5 + 1.0, 2, axis=-1)
+    x = keras.ops.concatenate([keras.ops.relu(first) * second, x[..., 2:9]], axis=-1)
+    x = keras.ops.mean(layers.Conv2D(8, 1, name="mixed")(x), axis=(1, 2))
+    return keras.Model(inputs, layers.Dense(2, name="logits")(keras.ops.squeeze(keras.ops.expand_dims(x, 1), 1)))
+
+
+def wrapped_layers():
+    inputs = keras.Input((5, 6, 6, 2))
+    x = layers.TimeDistributed(layers.Conv2D(6, 3, activation="relu"), name="frames")(inputs)
+    x = layers.TimeDistributed(layers.BatchNormalization())(x)
+    x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
+    x = layers.EinsumDense("abc,cde->abde", (None, 3, 6), activation="gelu", bias_axes="de", name="einsum")(x)
+    x = layers.EinsumDense("abde,def->abf", (None, 8), name="back")(x)
+    x = layers.SpectralNormalization(layers.Dense(10, activation="sigmoid"), name="spectral")(x)
+    return keras.Model(inputs, layers.Dense(2, name="logits")(layers.GlobalMaxPooling1D()(x)))
+
+
+def tied():
+    tokens = keras.Input((5,), dtype="int32")
+    embedding = layers.ReversibleEmbedding(11, 8, name="embedding")
+    x = layers.Conv1D(8, 3, padding="same", activation="relu", name="conv")(embedding(tokens))
+    return keras.Model(tokens, embedding(layers.Add()([x, embedding(tokens)]), reverse=True))
+
+
 def any_size():
     inputs = keras.Input((None, None, 3))
     x = layers.Conv2D(8, 3, padding="same", activation="relu", name="conv")(inputs)
@@ -221,7 +281,8 @@ ZOO = {
         for builder in (
             residual, concatenated, concatenated_in_space, depthwise, every_merge, squeeze_and_excite, one_dimensional,
             three_dimensional, decoder, shared_layer, nested, several_outputs, softmax_in_the_middle, normalised_input,
-            unknown_layer, any_size,
+            unknown_layer, any_size, transformer, recurrent, in_groups, operations, wrapped_layers,
+            *([tied] if hasattr(layers, "ReversibleEmbedding") else []),
         )
     },
 }  # fmt: skip
@@ -247,9 +308,12 @@ def inputs_of(model, samples=4, seed=0):
     """Random inputs for a model, in the structure it takes; unknown sizes become 12."""
     random = np.random.default_rng(seed)
     spec = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    return keras.tree.map_structure(
-        lambda tensor: random.normal(size=(samples, *(size or 12 for size in tensor.shape[1:]))).astype("float32"), spec
-    )
+    return keras.tree.map_structure(lambda tensor: _values(tensor, samples, random), spec)
+
+
+def _values(tensor, samples, random):
+    shape = (samples, *(size or 12 for size in tensor.shape[1:]))
+    return random.normal(size=shape).astype("float32") if "float" in tensor.dtype else random.integers(0, 10, shape)
 
 
 def difference(first, second, inputs):

@@ -459,7 +459,7 @@ def config_of(op, name):
         return {}
     for key, value in config.items():
         own = getattr(op, key, None)
-        if callable(own) and isinstance(value, dict) and (_is_users(value) or _is_plain_layer(own)):
+        if callable(own) and isinstance(value, dict) and (_is_users(value) or _is_plain_activation(key, own)):
             config[key] = own
     if "name" in config:
         config["name"] = name
@@ -477,9 +477,9 @@ def _is_users(serialized):
     return not str(serialized.get("module", "")).startswith("keras.")
 
 
-def _is_plain_layer(value):
+def _is_plain_activation(key, value):
     """A layer without weights that stands as another layer's activation; Keras 3.6 cannot read its config back."""
-    return isinstance(value, keras.Layer) and not value.weights
+    return key == "activation" and isinstance(value, keras.Layer) and not value.weights
 
 
 def _model(traced, inputs, outputs, twins):

@@ -1,5 +1,7 @@
 """What do dense layers, convolutions, pooling and reshaping layers do to channels?"""
 
+from dataclasses import replace
+
 import numpy as np
 from keras import layers
 
@@ -244,7 +246,9 @@ def _spectral_normalization(layer):
         return None
     role = nest(inner, "layer", lambda channels, outer, *tensors: inner.flow(channels, outer.layer, *tensors))
     role.weights["vector_u"] = (None, inner.weights["kernel"][-1])
-    return role
+    # While training, the whole kernel counts for its norm: what is pruned must not.
+    reads = {**role.reads, "layer.kernel": tuple(name for name in inner.weights["kernel"] if name)}
+    return replace(role, reads=reads)
 
 
 ROLES.update(

@@ -137,7 +137,7 @@ def _getitem(channels, op, inputs, shapes):
 
 def _key_of(keys, axis, rank):
     """What an index says about an axis (counted without the batch axis)."""
-    keys = list(keys) if isinstance(keys, tuple) else [keys]
+    keys = list(keys) if isinstance(keys, tuple | list) else [keys]  # a list once the model was saved
     return _full_key(keys, rank)[1][axis + 1] if _full_key(keys, rank) else None
 
 
@@ -154,7 +154,7 @@ def _full_key(keys, rank):
 def _kept_slice(args, kwargs, inputs, outputs):
     """The same slice in a tensor that has lost channels."""
     tensor, keys, *rest = args
-    keys = list(keys) if isinstance(keys, tuple) else [keys]
+    keys = list(keys) if isinstance(keys, tuple | list) else [keys]  # a list once the model was saved
     kept = inputs[0]
     places, full = _full_key(keys, kept.ndim)
     for axis in range(kept.ndim):

@@ -46,7 +46,7 @@ def _recurrent(channels, layer, inputs, shapes):
     size = shapes[0][-1]
     made = channels.make("out", size)
     channels.count("gates", np.tile(made, layer.cell.kernel.shape[-1] // size))
-    for state in keras.tree.flatten(given.get("initial_state") or []):
+    for state in keras.tree.flatten(given.get("initial_state")):
         if isinstance(state, np.ndarray):
             channels.tie(made, channels.along(state, -1))
     for activation in (layer.cell.activation, getattr(layer.cell, "recurrent_activation", None)):
