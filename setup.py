@@ -49,6 +49,7 @@ setup(
             # TensorFlow 2.21 no longer brings it; the TensorBoard callback is tested beside ours.
             "tensorboard>=2.18",
         ],
+        "hub": ["keras-hub>=0.18"],
         "notebooks": ["jupyterlab>=4"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],
     },

@@ -1,11 +1,12 @@
 """What does a channel mask cost per training step, against the bare model and against TFMOT's weight mask?
 
-    python benchmarks/mask_overhead.py [--steps 10] [--rounds 15] [--threads 1]
+    python benchmarks/mask_overhead.py [--model cnn] [--steps 10] [--rounds 15] [--threads 1]
 
 A small CNN (conv 32-64-64, batch 128, 32x32x3) is trained in four forms: bare Keras 3 model, the same wrapped by
 tfprune and pruned to half its channels, bare tf_keras twin, and the twin in TFMOT's `prune_low_magnitude` at half
-its weights. The four take turns, a few steps each, and every round gives one ratio: a machine that slows down slows
-all sides. Nothing is asserted.
+its weights. With `--model resnet20` the network is the residual one of `tfprune.models`, without TFMOT's two forms.
+They take turns, a few steps each, and every round gives one ratio: a machine that slows down slows all sides.
+Nothing is asserted.
 """
 
 import argparse
@@ -38,13 +39,13 @@ def compiled(model, keras):
     return model
 
 
-def keras_sides(batch):
+def keras_sides(batch, model):
     """Bare and masked: step functions that train on `batch` once."""
     import keras
 
     import tfprune
 
-    bare = compiled(build(keras), keras)
+    bare = compiled(build(keras) if model == "cnn" else tfprune.models.resnet(20), keras)
     masked = tfprune.wrap(bare)
     tfprune.set_masks(masked, tfprune.compute_masks(masked, ratio=0.5))
     return {"bare": lambda: bare.train_on_batch(*batch), "masked": lambda: masked.train_on_batch(*batch)}
@@ -103,6 +104,7 @@ def compare(times, side, base):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=("cnn", "resnet20"), default="cnn", help="the network that is trained")
     parser.add_argument("--steps", type=int, default=10, help="training steps of one side in one round")
     parser.add_argument("--rounds", type=int, default=15, help="rounds, each with all four sides")
     parser.add_argument("--threads", type=int, default=0, help="TensorFlow threads; 0 leaves the choice to TensorFlow")
@@ -119,12 +121,13 @@ def main():
     random = np.random.default_rng(0)
     images = tf.constant(random.normal(size=(BATCH, 32, 32, 3)), "float32")
     labels = tf.constant(random.integers(0, 10, size=BATCH), "int32")
-    times = measure(
-        {**keras_sides((images, labels)), **tfmot_sides((images, labels))}, arguments.steps, arguments.rounds
-    )
+    sides = keras_sides((images, labels), arguments.model)
+    if arguments.model == "cnn":
+        sides |= tfmot_sides((images, labels))
+    times = measure(sides, arguments.steps, arguments.rounds)
     row = {
         "tfprune": compare(times, "masked", "bare"),
-        "tfmot": compare(times, "twin_tfmot", "twin"),
+        **({"tfmot": compare(times, "twin_tfmot", "twin")} if "twin" in times else {}),
         "milliseconds_wall": {name: round(1000 * min(w for w, _ in rows), 2) for name, rows in times.items()},
         "milliseconds_processor": {name: round(1000 * min(p for _, p in rows), 2) for name, rows in times.items()},
         **vars(arguments),
@@ -134,6 +137,8 @@ def main():
     }
     print(f"{'training step against the bare model':38}{'wall':>8}{'processor':>11}{'cheapest':>10}")
     for name, label in (("tfprune", "tfprune, channels masked"), ("tfmot", "TFMOT, weights masked (tf_keras)")):
+        if name not in row:
+            continue
         wall, processor, cheapest = row[name].values()
         print(f"{label:38}{wall:8.3f}{processor:11.3f}{cheapest:10.3f}")
     print(json.dumps(row))

@@ -85,6 +85,24 @@ def test_ticket_masked_model_and_masks_agree(shrinking):
 
 
 @pytest.mark.parametrize("shrinking", [False, True])
+def test_ticket_gives_its_model_and_its_start_back_from_the_file(shrinking, tmp_path):
+    ticket = find("one_shot_reinit", shrinking)
+    ticket.save(tmp_path / "net.ticket", weights=True)
+    loaded = tfprune.Ticket.load(tmp_path / "net.ticket")
+    small = loaded.apply(model(), form="compact")
+    x = data(2)[0]
+    np.testing.assert_allclose(small.predict(x, verbose=0), ticket.model.predict(x, verbose=0), atol=1e-6)
+    start = loaded.apply(model(), weights="rewind", form="compact")
+    np.testing.assert_array_equal(
+        start.get_layer("conv").get_weights()[0],
+        model().get_layer("conv").get_weights()[0][..., loaded.masks["conv"]],
+    )
+    assert loaded.id == ticket.id
+    assert [row["asked"] for row in loaded.ledger] == [0, 0.6]
+    assert loaded.seeds["seed"] == 5
+
+
+@pytest.mark.parametrize("shrinking", [False, True])
 def test_own_fit_function_trains(shrinking):
     calls = []
 

@@ -18,6 +18,7 @@ _CONTENTS = {
     "get_masks": "tfprune.pruning.masks",
     "set_masks": "tfprune.pruning.masks",
     "find_ticket": "tfprune.tickets",
+    "Ticket": "tfprune.pruning.ticket",
     "evaluate": "tfprune.evaluation",
 }
 _MODULES = ("callbacks", "datasets", "layers", "layouts", "metrics", "models", "plots", "pruning", "structure", "study")

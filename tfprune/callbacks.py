@@ -8,7 +8,8 @@ import warnings
 import keras
 import numpy as np
 
-from tfprune.pruning import criteria, masks, rewind, schedules, surgery
+from tfprune.pruning import contract, criteria, masks, rewind, schedules, surgery
+from tfprune.pruning.ticket import Ticket
 
 
 class LotteryTicket(keras.callbacks.Callback):
@@ -22,7 +23,12 @@ class LotteryTicket(keras.callbacks.Callback):
 
     Afterwards `history` holds one dict for each round, 0 (dense) to `rounds`: `round`, `ratio` (asked), `epochs`
     (trained), `early_stop_epoch` (the epoch with the best value, from 1), `best` (that value), `masks`,
-    `channels_kept`, `channels_total`; and `finished` says whether the last round was reached and ended.
+    `channels_kept`, `channels_total`; `finished` says whether the last round was reached and ended; and `ticket()`
+    gives it all as a `tfprune.Ticket`, which can be saved and applied to other models.
+
+    `contract` says what is promised of the ticket, and which of it is enforced: masks are nested, pruned weights stay
+    exactly 0, rewound weights, statistics and optimizer are bit-equal to where they go back to. A fit that breaks such
+    a promise, say because another callback puts old weights back, stops with a ContractError.
 
     Args:
         ratio: Share of channels removed after the last round, in [0, 1), or `{layer name: ratio}`.
@@ -41,9 +47,10 @@ class LotteryTicket(keras.callbacks.Callback):
         ignore, only, round_to: As in `tfprune.compute_masks`.
 
     Raises:
-        ValueError: at the start of the fit: a model without masks, a monitored value that is not logged, or a callback
-            beside it that cannot work with several rounds (EarlyStopping, ReduceLROnPlateau, LearningRateScheduler,
-            BackupAndRestore, ModelCheckpoint(save_best_only=True)).
+        ValueError: at the start of the fit: a model without masks, a monitored value that is not logged, an optimizer
+            with use_ema=True, or a callback beside it that cannot work with several rounds (EarlyStopping,
+            ReduceLROnPlateau, LearningRateScheduler, BackupAndRestore, ModelCheckpoint(save_best_only=True)).
+        tfprune.pruning.contract.ContractError: a promise of the ticket was broken.
 
     Example:
         >>> ticket = tfprune.callbacks.LotteryTicket(ratio=0.8, rounds=5, patience=3, rewind="init")
@@ -87,6 +94,7 @@ class LotteryTicket(keras.callbacks.Callback):
             "criterion": criterion, "scope": scope, "ignore": ignore, "only": only, "round_to": round_to,
         }  # fmt: skip
         self.history, self.finished = [], False
+        self.contract = contract.terms(rewind)
 
     def on_train_begin(self, logs=None):
         """Checks that the fit can work, and remembers where it starts."""
@@ -101,10 +109,16 @@ class LotteryTicket(keras.callbacks.Callback):
         if self._limit is None:
             self._limit = share_epochs(self.params["epochs"] - epoch, self.rounds)
 
+    def on_train_batch_begin(self, batch, logs=None):
+        """Looks between two steps at what is pruned: another callback might put it right by the end of the epoch."""
+        if batch:
+            self._watch.look_once("after the first step")
+
     def on_epoch_end(self, epoch, logs=None):
         """Keeps the best weights; ends the round when they have not improved for a while."""
         if self.finished:
             return
+        self._watch.check(f"at the end of epoch {epoch + 1}")
         self._round.see(self.model, logs)
         if self._number == 0 and self._round.epochs == self.rewind:
             self.remember(self.model)
@@ -113,6 +127,7 @@ class LotteryTicket(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Ends a round that the fit cut short, and says so where the ticket is not finished."""
+        self._watch.check("at the end of the fit")
         if self.finished:
             return
         if self._round.epochs:
@@ -127,18 +142,44 @@ class LotteryTicket(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
+    def ticket(self):
+        """What the fit found, as a `tfprune.Ticket` with the model's weights as they are now.
+
+        Raises:
+            ValueError: there was no fit yet.
+
+        Example:
+            >>> callback.ticket().save("net.ticket")
+        """
+        if self.model is None:
+            raise ValueError("LotteryTicket has no ticket yet. Pass it to fit(callbacks=[...]) first.")
+        known = {"init": self._init} if self.rewind in ("random", None) else {"init": self._init, "rewind": self._start}
+        seeds = {"seed": self.seed, **self._drawn}
+        return Ticket.of(self.model, self.history, known, seeds, self._started())
+
+    def _started(self):
+        """What the last round began with, in the words of `Ticket.started`."""
+        if self._drawn["rewind"]:
+            return {"weights": "random", "seed": self._drawn["rewind"][-1], "fan": "dense"}
+        if self.rewind is None and self._drawn["criterion"]:
+            return {"weights": "trained"}
+        return {"weights": "init"} if self._start is self._init else {"weights": "rewind", "epoch": self.rewind}
+
     def begin(self, masked):
         """Starts afresh on a model, which is as it will be rewound to."""
+        _refuse_averages(masked.optimizer)
         # A name or a ratio that is wrong fails now rather than after the first round.
         masks.compute_masks(masked, self.ratio, **{**self.selection, "criterion": "random"})
         rewind.steady(masked)
         self.history, self.finished = [], False
-        self._random = np.random.default_rng(self.seed)
+        self._random, self._drawn = np.random.default_rng(self.seed), {"criterion": [], "rewind": []}
         self.remember(masked)
+        self._init = self._start
+        self._watch = clear(masked, "in round 0")  # the model may have masks from an earlier pruning
 
     def remember(self, masked):
         """Takes the model as it is now for what rewinding goes back to."""
-        self._start = rewind.Snapshot(masked)
+        self._start, self._seal = rewind.Snapshot(masked), contract.Seal(masked)
 
     def new_round(self):
         """The early-stopping state of a round that begins."""
@@ -150,6 +191,7 @@ class LotteryTicket(keras.callbacks.Callback):
 
     def record(self, number, finished_round, kept):
         """Writes a round's line of the history."""
+        self._watch.check("at its end")
         self.history.append(
             {
                 "round": number,
@@ -165,12 +207,16 @@ class LotteryTicket(keras.callbacks.Callback):
 
     def prune_and_rewind(self, masked, number):
         """Prunes a trained model for a round, then takes its weights back to where the strategy says."""
-        prune(masked, self.asked(number), seed=self._draw(), **self.selection)
+        when = f"in round {number}"
+        start = rewind.Snapshot(masked) if self.rewind is None else self._start
+        prune(masked, self.asked(number), when, seed=self._draw("criterion"), **self.selection)
         if self.rewind is not None:
-            self._start.restore()
+            start.restore()
+            self._seal.check(f"The values to rewind to {when}")
         if self.rewind == "random":
-            rewind.randomise(masked, self._draw())
-        clear(masked)
+            rewind.randomise(masked, self._draw("rewind"))
+        self._watch = clear(masked, when)
+        contract.check_kept(masked, start, when, fresh=self.rewind == "random")
 
     def _end_round(self):
         self._round.restore()
@@ -192,8 +238,10 @@ class LotteryTicket(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def _draw(self):
-        return int(self._random.integers(2**31))
+    def _draw(self, kind):
+        drawn = int(self._random.integers(2**31))
+        self._drawn[kind].append(drawn)
+        return drawn
 
 
 class Round:
@@ -224,6 +272,7 @@ class Round:
         if not math.isnan(value) and (self.best is None or self._gain(value) > self.min_delta):
             self.best, self.best_epoch = float(value), self.epochs
             self._weights = rewind.Snapshot(model, optimizer=self.keep_optimizer)
+            self._seal = contract.Seal(model, optimizer=self.keep_optimizer)
 
     def is_over(self, limit):
         """Whether the round has not improved for `patience` epochs, or has had its `limit` of them."""
@@ -233,6 +282,7 @@ class Round:
         """Gives the model the weights of its best epoch back."""
         if self._weights is not None:
             self._weights.restore()
+            self._seal.check(f"The best weights of the round (epoch {self.best_epoch})")
 
     def _gain(self, value):
         rises = any(word in self.monitor.lower() for word in ("acc", "auc", "precision", "recall", "f1"))
@@ -277,6 +327,7 @@ class GradualPruning(keras.callbacks.Callback):
         schedules.read(self.schedule, 0)
         rewind.steady(self.model)
         self.history, self._ratio = [], 0.0
+        self._watch = clear(self.model, "before the first pruning")  # it may have masks from an earlier one
         self._step = int(self.model.optimizer.iterations)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -287,20 +338,28 @@ class GradualPruning(keras.callbacks.Callback):
         due = [ratio for is_due, ratio in answers if is_due and ratio > self._ratio]
         if due:
             self._ratio = max(due)
-            prune(self.model, self._ratio, **self.selection)
-            clear(self.model)
+            prune(self.model, self._ratio, f"at step {now}", **self.selection)
+            self._watch = clear(self.model, f"since step {now}")
             self.history.append({"step": now, "ratio": self._ratio, "masks": masks.get_masks(self.model)})
 
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks whether what is pruned stayed so."""
+        self._watch.check(f"at the end of epoch {epoch + 1}")
 
-def prune(masked, ratio, **selection):
-    """Computes masks and sets them."""
-    masks.set_masks(masked, masks.compute_masks(masked, ratio, **selection))
 
-
-def clear(masked):
-    """Zeroes what is pruned, in the weights and in the optimizer's slots."""
+def prune(masked, ratio, when, **selection):
+    """Computes masks and sets them; `when` says for an error in which round or step."""
     graph = masks.graph_of(masked)
-    rewind.clear_pruned(surgery.kept_entries(graph, graph.kept()), masked.optimizer)
+    before = graph.kept()
+    masks.set_masks(masked, masks.compute_masks(masked, ratio, **selection))
+    contract.check_masks(graph, before, ratio, when, **selection)
+
+
+def clear(masked, when):
+    """Zeroes what is pruned, in the weights and in the optimizer's slots; returns the `Watch` that it stays so."""
+    graph = masks.graph_of(masked)
+    starts = rewind.clear_pruned(surgery.kept_entries(graph, graph.kept()), masked.optimizer)
+    return contract.Watch(masked, when, starts)
 
 
 def share_epochs(epochs, rounds):
@@ -346,6 +405,15 @@ def _refuse_company(callback):
             )
         if reason:
             raise ValueError(f"{type(other).__name__} cannot work beside {type(callback).__name__}: {reason}.")
+
+
+def _refuse_averages(optimizer):
+    optimizers = [optimizer, getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", [])]
+    if any(getattr(one, "use_ema", False) for one in optimizers):
+        raise ValueError(
+            "LotteryTicket ends with the weights of the best epoch, but Keras replaces them by an average over all "
+            "epochs when fit ends. Received: an optimizer with use_ema=True. Compile the model without it."
+        )
 
 
 def _company(callback):

@@ -2,30 +2,13 @@
 
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import keras
 
 from tfprune.callbacks import LotteryTicket, share_epochs
 from tfprune.pruning import masks, rewind, strategies, surgery
 from tfprune.structure.trace import value_of
-
-
-@dataclass(frozen=True, eq=False)
-class Ticket:
-    """What `find_ticket` found.
-
-    Args:
-        model: The ticket: a plain, small Keras model, trained.
-        masked: The full-size model with masks that computes the same.
-        masks: `{layer name: bool array over its output channels}`, in the dense model's coordinates.
-        history: One dict a round, as `LotteryTicket.history`.
-    """
-
-    model: keras.Model
-    masked: keras.Model
-    masks: dict
-    history: list
 
 
 def find_ticket(model, data, strategy="one_shot", ratio=0.5, shrink_between_rounds=False, **options):
@@ -45,14 +28,15 @@ def find_ticket(model, data, strategy="one_shot", ratio=0.5, shrink_between_roun
             all others (`validation_data`, `epochs`, `batch_size`, `verbose` ...) to `fit`.
 
     Returns:
-        A `Ticket`.
+        A `tfprune.Ticket`: `ticket.model` is the trained, small model, `ticket.masked` the full-size one with masks.
 
     Raises:
         ValueError: the model is not compiled, or an argument of LotteryTicket is wrong.
 
     Example:
         >>> ticket = tfprune.find_ticket(model, (x, y), "iterative", ratio=0.8, epochs=100, validation_data=(xv, yv))
-        >>> ticket.model.save("ticket.keras")
+        >>> ticket.model.save("small.keras")
+        >>> ticket.save("net.ticket")
     """
     masked = surgery.wrap(model)
     if not getattr(model, "compiled", False):
@@ -66,7 +50,7 @@ def find_ticket(model, data, strategy="one_shot", ratio=0.5, shrink_between_roun
     else:
         fit(masked, [callback])
         small = surgery.shrink(masked)
-    return Ticket(small, masked, masks.get_masks(masked), callback.history)
+    return replace(callback.ticket(), model=small, masked=masked)
 
 
 _TICKET_ARGUMENTS = set(inspect.signature(LotteryTicket.__init__).parameters) - {"self", "ratio", "rounds", "rewind"}
@@ -88,6 +72,7 @@ def _fit_function(data, options, ticket):
 
 def _find_shrinking(masked, fit, ticket):
     """The rounds of `LotteryTicket`, each in a fit of its own on a physically smaller model."""
+    ticket.set_model(masked)
     ticket.begin(masked)
     for number in range(ticket.rounds + 1):
         small, pairs = surgery.cut(masked)

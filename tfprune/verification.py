@@ -139,25 +139,27 @@ _BACKBONES = {
 # --- one row a model --------------------------------------------------------------------------------------------------
 
 
-def verify(name, build, approximate=False):
-    """Prunes a model in six ways, and compares the small model with the masked one each time.
+def verify(name, build, approximate=False, scopes=SCOPES, ratios=RATIOS):
+    """Prunes a model in several ways, and compares the small model with the masked one each time.
 
     Args:
         name: What the row is called.
         build: Function that returns the model; its weights are drawn anew, biases and statistics included.
         approximate: Whether to prune channels that a normalisation mixes too. Default False.
+        scopes, ratios: The ways to prune, every scope with every ratio. Default: "layer" and "global"; 0.3, 0.5, 0.9.
 
     Returns:
         A dict: `model`, `calls`, `groups`, `approximate_groups`, `share` (of the parameters, in layers that prunable
         groups touch), `seconds_trace`, `seconds_group`, `seconds_shrink`, `parameters`, `multiply_adds`,
-        `parameters_half`, `multiply_adds_half` (at ratio 0.5, layer by layer), `largest_difference` (over scopes
-        "layer" and "global", ratios 0.3, 0.5 and 0.9), `exact`, and `error` where it failed.
+        `parameters_half`, `multiply_adds_half` (at ratio 0.5, layer by layer), `change` (how much that changed the
+        outputs, relative), `largest_difference` (masked against small, over all ways), `exact`, and `error` where it
+        failed.
     """
     row = {"model": name}
     try:
         model = randomise(build())
         row |= _describe(model, approximate)
-        row |= _try(model, approximate)
+        row |= _try(model, approximate, scopes, ratios)
         row["exact"] = row["largest_difference"] <= TOLERANCE and not row["approximate_groups"]
     except Exception as error:
         row |= {"exact": False, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
@@ -195,7 +197,8 @@ def _describe(model, approximate):
         "approximate_groups": sum(group.approximate for group in graph.prunable),
         "share": _share(graph, before["parameters"]),
         "seconds_trace": round(traced - start, 3),
-        "seconds_group": round(grouped - traced - (traced - start), 3),
+        # the graph traces the model once more
+        "seconds_group": round(max(0.0, grouped - traced - (traced - start)), 3),
         "parameters": before["parameters"],
         "multiply_adds": before["multiply_adds"],
     }
@@ -215,13 +218,13 @@ def _share(graph, parameters):
     return round(sum(touched.values()) / parameters, 4)
 
 
-def _try(model, approximate):
+def _try(model, approximate, scopes, ratios):
     masked = surgery.wrap(model, approximate)
     graph = surgery.masked_graph(masked, "verify")
     whole = np.ones(graph.num_units, bool)
     found, worst = {}, 0.0
-    for scope in SCOPES:
-        for ratio in RATIOS:
+    for scope in scopes:
+        for ratio in ratios:
             surgery.set_units(graph, whole)
             masks.set_masks(masked, masks.compute_masks(masked, ratio, scope=scope))
             start = time.perf_counter()
@@ -270,7 +273,7 @@ def verify_models(out, large=False, only=None, progress=print):
         row = {**verify(name, build, approximate), "versions": _versions()}
         if approximate and not row.get("approximate_groups", 1):
             continue  # the same as the row before
-        rows[name] = row
+        rows = dict(sorted({**rows, name: row}.items(), key=lambda item: ("." in item[0], item[0])))
         _write(rows_path, "".join(json.dumps(row) + "\n" for row in rows.values()))
         progress(_line(row))
         keras.backend.clear_session()

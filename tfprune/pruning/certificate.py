@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from tfprune.pruning import selection
 from tfprune.structure.cost import cost
 from tfprune.structure.samples import KINDS, sample
 
@@ -26,7 +27,6 @@ class _Certificate:
 
 
 _CERTIFICATES = weakref.WeakKeyDictionary()
-_ASKED = weakref.WeakKeyDictionary()
 
 
 def ticket_report(ticket):
@@ -76,18 +76,6 @@ def ticket_report(ticket):
     }
 
 
-def remember_asked(masked, ratio, masks):
-    """Notes which ratio a model's masks were computed for."""
-    _ASKED[masked] = ratio, {name: mask.copy() for name, mask in masks.items()}
-
-
-def asked_of(masked, masks):
-    """The ratio that these masks were computed for, or None where they were set otherwise."""
-    ratio, computed = _ASKED.get(masked, (None, {}))
-    same = computed.keys() == masks.keys() and all(np.array_equal(computed[name], masks[name]) for name in masks)
-    return ratio if same else None
-
-
 def certify(masked, ticket, graph, keep):
     """Compares the outputs of both models, and keeps the result for `ticket_report`.
 
@@ -102,22 +90,35 @@ def certify(masked, ticket, graph, keep):
     """
     pruned = [group for group in graph.prunable if not keep[group.units].all()]
     approximate = sum(group.approximate for group in pruned)
-    try:
-        differences, reason = compare(masked, ticket, graph.trace.inputs), ""
-    except Exception as error:  # whatever keeps the masked model from running here keeps it from being compared
-        differences, reason = {}, f"{type(error).__name__}: {error}"
+    differences, reason = _compared(masked, ticket, graph.trace.inputs)
     _check(differences, masked, ticket)
     units = np.concatenate([group.units for group in graph.prunable]) if graph.prunable else np.zeros(0, int)
     masks = {maker: keep[graph.made(maker)] for group in graph.prunable for maker in group.makers}
+    chosen = selection.recall(masked, masks)
     _CERTIFICATES[ticket] = _Certificate(
         len(pruned) - approximate,
         approximate,
         differences,
         reason,
-        asked_of(masked, masks),
+        chosen.ratio if chosen else None,
         float(1 - keep[units].mean()) if len(units) else 0.0,
         cost(graph.trace),
     )
+
+
+def _compared(masked, ticket, inputs):
+    """`(differences, "")`, or `({}, reason)` where the masked model does not run on this device."""
+    batch = _batch(inputs)
+    try:
+        expected = _outputs(masked, batch)
+    except Exception as error:  # say, an operation that this device does not have: it keeps both from being compared
+        return {}, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    try:
+        return _differences(expected, _outputs(ticket, batch)), ""
+    except Exception as error:
+        raise RuntimeError(
+            f"shrink of '{masked.name}' was stopped: the masked model runs, but the small one does not. {error}"
+        ) from error
 
 
 def compare(first, second, inputs):
@@ -128,30 +129,45 @@ def compare(first, second, inputs):
         second: A Keras model.
         inputs: Structure of KerasTensors that says what they take.
     """
-    batches = [sample(inputs, kind) for kind in KINDS]
-    # one call for all kinds: no sample sees another
-    batch = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
-    ours, theirs = (
-        [np.asarray(keras.ops.cast(output, "float32")) for output in keras.tree.flatten(model(batch, training=False))]
-        for model in (first, second)
-    )
+    batch = _batch(inputs)
+    return _differences(_outputs(first, batch), _outputs(second, batch))
+
+
+def _batch(inputs):
+    """Samples of all kinds after one another: one call does for all, for no sample sees another."""
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *(sample(inputs, kind) for kind in KINDS))
+
+
+def _outputs(model, batch):
+    return [np.asarray(keras.ops.cast(out, "float32")) for out in keras.tree.flatten(model(batch, training=False))]
+
+
+def _differences(ours, theirs):
     rows = {kind: slice(2 * index, 2 * index + 2) for index, kind in enumerate(KINDS)}
     return {
-        kind: [_difference(one[part], other[part]) for one, other in zip(ours, theirs, strict=True)]
+        kind: [
+            # Constant inputs may cancel out (in a normalisation): then only rounding is left of them.
+            _difference(one[part], other[part], floor=_largest(one) * (1.0 if kind == "constant" else 0.01))
+            for one, other in zip(ours, theirs, strict=True)
+        ]
         for kind, part in rows.items()
     }
 
 
-def _difference(one, other):
+def _difference(one, other, floor=0.0):
     """(largest, mean) difference, relative to the largest number; numbers that are not finite must be the same."""
     if one.shape != other.shape or not np.array_equal(np.isfinite(one), np.isfinite(other)):
         return float("inf"), float("inf")
     finite = np.isfinite(one)
     if not finite.any():
         return 0.0, 0.0
-    size = max(float(np.abs(one[finite]).max()), 1e-12)
+    size = max(_largest(one), floor, 1e-12)
     gaps = np.abs(one[finite].astype("float64") - other[finite]) / size
     return float(gaps.max()), float(gaps.mean())
+
+
+def _largest(values):
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
 def _check(differences, masked, ticket):

@@ -5,12 +5,11 @@ Masks are the currency: `{layer name: bool array over its output channels}`, Tru
 
 import difflib
 import numbers
-import weakref
-from dataclasses import dataclass
 
 import numpy as np
 
-from tfprune.pruning import certificate, criteria, surgery
+from tfprune.pruning import criteria, selection, surgery
+from tfprune.pruning.selection import Selection
 from tfprune.structure import roles
 from tfprune.structure.trace import value_of
 
@@ -59,41 +58,9 @@ def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, onl
     else:
         raise ValueError(f"Unknown scope {scope!r}. Expected 'layer' or 'global'.")
     masks = _masks(graph, keep)
-    certificate.remember_asked(masked, ratio, masks)
-    _SELECTIONS[masked] = Selection(_masks(graph, keep), _masks(graph, scores), _name_of(criterion), seed)
+    chosen = Selection(_masks(graph, keep), _masks(graph, scores), ratio, _name_of(criterion), seed)
+    selection.remember(masked, chosen)
     return masks
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """What `compute_masks` chose for a model, and by what.
-
-    Args:
-        masks: `{layer name: bool array over its output channels}`.
-        scores: `{layer name: array of a score a channel}`, as they were ranked (with scope "global" divided by their
-            group's mean); NaN where a channel was not scored.
-        criterion: The criterion's name.
-        seed: What was passed to `compute_masks`.
-    """
-
-    masks: dict
-    scores: dict
-    criterion: str
-    seed: int | None
-
-
-_SELECTIONS = weakref.WeakKeyDictionary()
-
-
-def selection_of(masked):
-    """What `compute_masks` last chose for a model, or None where the model has other masks than those.
-
-    Args:
-        masked: A model from `tfprune.wrap`.
-    """
-    found, now = _SELECTIONS.get(masked), get_masks(masked)
-    same = found is not None and all(np.array_equal(found.masks[name], mask) for name, mask in now.items())
-    return found if same else None
 
 
 def _name_of(criterion):
@@ -162,18 +129,18 @@ def _prune_layer(graph, group, ratio, criterion, round_to, keep, found):
     """The units kept without those that a group loses; its scores are written into `found`."""
     scores = found[group.units] = criteria.score(criterion, describe(graph, group, keep))
     count = _num_kept(group.channels, ratio, round_to)
-    return _keep_best(group, scores, count, keep)
+    return _keep_best(graph, group, scores, count, keep)
 
 
 def _prune_globally(graph, chosen, criterion, round_to, keep, found):
-    """One ranking over all groups; every group keeps its best channel whatever its score."""
+    """One ranking over all groups; what `_needed` names stays whatever its score."""
     scores = {group: _normalised(criterion, graph, group, keep) for group, _ in chosen}
     ranking = []
     for position, (group, _) in enumerate(chosen):
         found[group.units] = scores[group]
         alive = np.flatnonzero(keep[group.units])
-        best = alive[np.argmax(scores[group][alive])]
-        ranking += [(scores[group][index], position, -index) for index in alive if index != best]
+        stays = _needed(graph, group, scores[group], keep)
+        ranking += [(scores[group][index], position, -index) for index in alive if index not in stays]
     total = sum(group.channels for group, _ in chosen)
     removed = total - sum(int(keep[group.units].sum()) for group, _ in chosen)
     ratio = chosen[0][1]
@@ -181,7 +148,7 @@ def _prune_globally(graph, chosen, criterion, round_to, keep, found):
     for position, (group, _) in enumerate(chosen):
         lost = sum(1 for loser in losers if loser[1] == position)
         count = _round_up(int(keep[group.units].sum()) - lost, round_to)
-        keep = _keep_best(group, scores[group], count, keep)
+        keep = _keep_best(graph, group, scores[group], count, keep)
     return keep
 
 
@@ -192,14 +159,29 @@ def _normalised(criterion, graph, group, keep):
     return scores / mean if mean > 0 else scores
 
 
-def _keep_best(group, scores, count, keep):
+def _keep_best(graph, group, scores, count, keep):
+    stays = _needed(graph, group, scores, keep)
     scores = np.where(keep[group.units], scores, -np.inf)  # pruned stays pruned
-    count = min(count, int(keep[group.units].sum()))
+    scores[list(stays)] = np.inf
+    count = min(max(count, len(stays)), int(keep[group.units].sum()))
     best = np.argsort(-scores, kind="stable")[:count]  # stable: ties go to the channel that comes first
     keep = keep.copy()
     keep[group.units] = False
     keep[group.units[best]] = True
     return keep
+
+
+def _needed(graph, group, scores, keep):
+    """Indices of channels that stay whatever their rank: the best of the group, and of a part that is used alone."""
+    alive = keep[group.units]
+    stays = {int(np.argmax(np.where(alive, scores, -np.inf)))}
+    others = keep.copy()
+    others[group.units] = False
+    for units in graph.needed:
+        part = np.flatnonzero(alive & np.isin(group.units, units))
+        if len(part) and not others[units].any() and not stays & set(part.tolist()):
+            stays.add(int(part[np.argmax(scores[part])]))
+    return stays
 
 
 def _num_kept(channels, ratio, round_to):
@@ -234,7 +216,9 @@ def _incoming(graph, name, path, counted, group, units, keep):
     value = value_of(roles.part(roles.unwrap(graph.layers[name]), path))
     for other, read in enumerate(axes):
         if other != axis and read is not None and not keep[read].all():
-            value *= keep[read].reshape([-1 if index == other else 1 for index in range(value.ndim)])
+            # an infinite weight times zero is NaN: what is not finite shows in the scores, which are checked
+            with np.errstate(invalid="ignore"):
+                value *= keep[read].reshape([-1 if index == other else 1 for index in range(value.ndim)])
     return _rows(value, axis, group, axes[axis])
 
 
@@ -347,4 +331,12 @@ def _check_keeps(graph, keep):
         if not kept.any():
             raise ValueError(
                 f"At least one channel of layer '{group.name}' must be kept. Received: a mask of False only."
+            )
+    for units in graph.needed:
+        if not keep[units].any():
+            names = sorted({group.name for group in graph.groups if np.isin(group.units, units).any()})
+            part = np.flatnonzero(np.isin(graph.made(names[0]), units)).tolist()
+            raise ValueError(
+                f"A part of the channels of {', '.join(map(repr, names))} is used alone, and the masks keep none of "
+                f"it. Keep at least one of the channels {part} of '{names[0]}'."
             )

@@ -56,6 +56,7 @@ def randomise(model, seed):
 
     Values are drawn at the size of the dense model (the fan-in that an initializer sees is the dense one), and the
     channels that are left get theirs. Frozen layers and what Normalization layers learnt of the data stay as they are.
+    The optimizer's slots start afresh: some hold a copy of the weights (ScheduleFreeAdamW), which would lead back.
 
     Args:
         model: A model with or without masks; its weights change.
@@ -70,6 +71,9 @@ def randomise(model, seed):
             continue
         for old, new in zip(layer.weights, twin.weights, strict=True):
             old.assign(new)
+    optimizer = getattr(model, "optimizer", None)
+    for (_, slot), start in zip(slots(optimizer), slot_starts(optimizer), strict=True):
+        slot.assign(start)
 
 
 def reseed(config, random):
@@ -92,16 +96,19 @@ def clear_pruned(entries, optimizer=None):
     Args:
         entries: `{id(variable): (variable, bool array of the entries to keep)}`.
         optimizer: The optimizer whose slots are cleared, or None.
+
+    Returns:
+        What each of `slots(optimizer)` holds at the start; an empty list where there was nothing to clear.
     """
     for variable, keep in entries.values():
         if variable.trainable:
             variable.assign(value_of(variable) * keep)
     found = slots(optimizer)
-    if not any(id(variable) in entries for variable, _ in found):
-        return
-    for (variable, slot), (_, start) in zip(found, slots(_fresh_twin(optimizer)), strict=True):
+    starts = slot_starts(optimizer) if any(id(variable) in entries for variable, _ in found) else []
+    for (variable, slot), start in zip(found, starts, strict=bool(starts)):
         if id(variable) in entries:
-            slot.assign(np.where(entries[id(variable)][1], value_of(slot), value_of(start)))
+            slot.assign(np.where(entries[id(variable)][1], value_of(slot), start))
+    return starts
 
 
 def steady(model):
@@ -111,19 +118,10 @@ def steady(model):
     row and column are both pruned, its default of 1e-30 squared is zero in float32, and all weights become NaN; 1e-15
     changes nothing for gradients that are larger than 1e-7.
     """
-    inner = _inner(model.optimizer)
-    if isinstance(inner, keras.optimizers.Adafactor) and inner.epsilon_1 < 1e-15:
-        inner.epsilon_1 = 1e-15
-        model.make_train_function(force=True)  # the old one may have been traced with the old value
-
-
-def _fresh_twin(optimizer):
-    """An optimizer of the same kind for the same variables, as it is before the first step."""
-    inner = _inner(optimizer)
-    # the learning rate does not matter here, and a user's own schedule may not be rebuilt from its config
-    twin = type(inner).from_config({**inner.get_config(), "learning_rate": 0.001})
-    twin.build(list(inner._trainable_variables))
-    return twin
+    for part in _parts(model.optimizer):
+        if isinstance(part, keras.optimizers.Adafactor) and part.epsilon_1 < 1e-15:
+            part.epsilon_1 = 1e-15
+            model.make_train_function(force=True)  # the old one may have been traced with the old value
 
 
 def slots(optimizer):
@@ -131,10 +129,27 @@ def slots(optimizer):
 
     Keras keeps slots in lists in the order of the variables they belong to (`momentums[i]` goes with variable i).
     """
-    inner = _inner(optimizer)
-    variables = getattr(inner, "_trainable_variables", [])
+    return [pair for part in _parts(optimizer) for pair in _slots_of(part)]
+
+
+def slot_starts(optimizer):
+    """What each of `slots(optimizer)` would hold if the optimizer started now: zero, a constant, a copy of a weight."""
+    twins = [_fresh_twin(part) for part in _parts(optimizer) if getattr(part, "built", False)]
+    return [value_of(slot) for twin in twins for _, slot in _slots_of(twin)]
+
+
+def _fresh_twin(optimizer):
+    """An optimizer of the same kind for the same variables, as it is before the first step."""
+    # the learning rate does not matter here, and a user's own schedule may not be rebuilt from its config
+    twin = type(optimizer).from_config({**optimizer.get_config(), "learning_rate": 0.001})
+    twin.build(list(optimizer._trainable_variables))
+    return twin
+
+
+def _slots_of(optimizer):
+    variables = getattr(optimizer, "_trainable_variables", [])
     found = []
-    for values in vars(inner).values() if inner is not None else ():
+    for values in vars(optimizer).values() if optimizer is not None else ():
         if isinstance(values, list) and len(values) == len(variables) and values is not variables:
             found += [
                 (variable, slot)
@@ -144,6 +159,6 @@ def slots(optimizer):
     return found
 
 
-def _inner(optimizer):
-    """The optimizer that holds the slots: LossScaleOptimizer wraps it."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
+def _parts(optimizer):
+    """The optimizers that hold the slots: LossScaleOptimizer wraps one, MultiOptimizer several."""
+    return getattr(optimizer, "optimizers", None) or [getattr(optimizer, "inner_optimizer", optimizer)]

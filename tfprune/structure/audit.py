@@ -58,7 +58,8 @@ def _table(graph):
 
     ledger, total = Ledger(graph), cost(graph.trace)
     freed, smallest = _what_goes(graph, ledger)
-    table = pd.DataFrame([_row(graph, group, freed, total) for group in graph.groups], columns=_COLUMNS)
+    rows = [_row(graph, group, freed, total) for group in graph.groups] + _rows_of_refused(graph, freed)
+    table = pd.DataFrame(rows, columns=_COLUMNS)
     table.attrs = {**total, **smallest, "prunable_share": _prunable_share(graph, ledger, total["parameters"])}
     return table
 
@@ -91,6 +92,9 @@ def _cause(graph, spared):
     cause = np.zeros(graph.num_units, np.int64)
     for number, group in enumerate(graph.prunable, start=1):
         cause[group.units[spared:]] = number
+    for units in graph.needed if spared else ():  # a part that is used alone keeps a channel too
+        if cause[units].all():
+            cause[units[0]] = 0
     return cause
 
 
@@ -110,6 +114,20 @@ def _row(graph, group, freed, total):
         row[name] = None if freed[name] is None else freed[name].get(group, 0)
         row[f"{name}_share"] = None if freed[name] is None else row[name] / max(total[name], 1)
     return row
+
+
+def _rows_of_refused(graph, freed):
+    """Layers with weights that belong to no group, for nothing is known of the channels they make."""
+    listed = {name for group in graph.groups for name in group.layers}
+    zeros = {f"{name}{end}": None if freed[name] is None else 0 for name in freed for end in ("", "_share")}
+    return [
+        {
+            **{"group": name, "layers": [name], "kind": "channels", "channels": 0, "prunable": False},
+            **{"reason": reason, "pinned_by": name, "approximate": False, **zeros},
+        }
+        for name, reason in graph.refused.items()
+        if name not in listed and getattr(graph.layers[name], "weights", None)
+    ]
 
 
 def _pinned_by(group):

@@ -6,7 +6,9 @@ frozen with a reason. What is tied together is a *unit*; the units made by the s
 """
 
 import contextlib
+import functools
 import inspect as python_inspect
+from collections import Counter
 from dataclasses import dataclass
 
 import keras
@@ -88,6 +90,7 @@ class ChannelGraph:
         self.labels = flow.labels  # {id(tensor): labels}
         self.counts = flow.counts  # {layer name: {axis name: labels}}
         self.maker_axes = flow.maker_axes  # {maker name: (layer name, axis name)}
+        self.refused = flow.refused  # {layer name: why it freezes all it touches}
         self._unit_of_label, reasons, mixed = flow.resolve()
         self.num_units = len(set(self._unit_of_label.tolist()))
         self._axes = {}
@@ -106,6 +109,27 @@ class ChannelGraph:
         """The unit number of each channel that a layer makes ("dense"), or of its other units ("attention:head")."""
         name, axis = self.maker_axes[maker]
         return self.units(self.counts[name][axis])
+
+    @functools.cached_property
+    def needed(self):
+        """`[unit numbers]`: of each of these sets a unit must stay, or a tensor would have no channel left.
+
+        A slice or a part of a split may hold few units of a group. Sets that hold a whole group are left out, for
+        every group keeps a unit.
+        """
+        group_of = {unit: index for index, group in enumerate(self.groups) for unit in group.units.tolist()}
+        sizes = [group.channels for group in self.groups]
+        found = {}
+        for call in self.trace.calls:
+            for tensor in call.output_tensors:
+                units = np.unique(self.units(_compact(self.labels[id(tensor)])))
+                found.setdefault(units.tobytes(), units)
+        sets = []
+        for units in found.values():
+            counts = Counter(group_of.get(unit, -1) for unit in units.tolist())
+            if -1 not in counts and all(count < sizes[index] for index, count in counts.items()):
+                sets.append(units)
+        return sets
 
     def kept(self):
         """Bool array over unit numbers: whether all masks of the model keep the unit."""
@@ -216,6 +240,7 @@ class Flow:
         self.makers = {}
         self.maker_axes = {}
         self.labels = {}
+        self.refused = {}
         self.call = None
         self._name = ""
 
@@ -345,6 +370,7 @@ class Flow:
 
     def refuse(self, inputs, shapes, reason):
         """Freezes everything that the layer reads and makes."""
+        self.refused.setdefault(self._name, reason)
         reason = f"layer '{self._name}': {reason}"
         for labels in inputs:
             self.freeze(labels, reason)

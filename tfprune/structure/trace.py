@@ -108,9 +108,13 @@ def replay(traced, rebuild=None, arguments=None, draw=True):
         draw: Whether initializers draw the fresh weights. Default True. False leaves them zero, which is faster where
             they are overwritten anyway; the layers keep their initializers.
 
+    Raises:
+        ValueError: two layers share a weight, or a layer cannot be built again from its config.
+
     Returns:
         `(model, twins)`: the new model and `{id(old operation): new operation}`.
     """
+    _refuse_shared_weights(traced)
     rebuild = rebuild or rebuild_operation
     twins = {id(op): rebuild(op, config_of(op, traced.names[id(op)])) for op in traced.operations}
     tensors = {}
@@ -124,6 +128,20 @@ def replay(traced, rebuild=None, arguments=None, draw=True):
                 tensors[id(old)] = new
     inputs, outputs = _substitute((traced.inputs, traced.outputs), tensors)
     return _model(traced, inputs, outputs, twins), twins
+
+
+def _refuse_shared_weights(traced):
+    """A new model would hold each layer's weights apart: training it would tear them asunder."""
+    owners = {}
+    for op in traced.operations:
+        for weight in op.weights if isinstance(op, keras.Layer) else ():
+            first = owners.setdefault(id(weight), op)
+            if first is not op:
+                raise ValueError(
+                    f"Layers '{first.name}' and '{op.name}' of model '{traced.name}' share the weight '{weight.path}'. "
+                    "Weights are shared by calling one layer several times; a variable in two layers cannot be kept "
+                    "shared in the new model."
+                )
 
 
 def build_like(twin, layer):
@@ -170,8 +188,10 @@ def clone(model):
 
 def rebuild_operation(op, config):
     """Builds an operation of the same class as `op` from `config`; what has no weights and no config is used again."""
+    inner = [value for value in vars(op).values() if isinstance(value, keras.Layer)]
     try:
-        return op.__class__.from_config(dict(config))
+        with keras.saving.custom_object_scope({type(layer).__name__: type(layer) for layer in inner}):
+            return op.__class__.from_config(dict(config))
     except Exception as error:
         understood = _understood(op, config)
         if understood != config:
@@ -459,7 +479,8 @@ def config_of(op, name):
         return {}
     for key, value in config.items():
         own = getattr(op, key, None)
-        if callable(own) and isinstance(value, dict) and (_is_users(value) or _is_plain_activation(key, own)):
+        is_users_function = not isinstance(own, keras.Layer) and callable(own) and _is_users(value)
+        if isinstance(value, dict) and (is_users_function or _is_plain_activation(key, own)):
             config[key] = own
     if "name" in config:
         config["name"] = name
@@ -474,7 +495,7 @@ def _unbuilt(config):
 
 
 def _is_users(serialized):
-    return not str(serialized.get("module", "")).startswith("keras.")
+    return isinstance(serialized, dict) and not str(serialized.get("module", "")).startswith("keras.")
 
 
 def _is_plain_activation(key, value):

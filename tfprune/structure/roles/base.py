@@ -149,6 +149,11 @@ def same(channels, layer, inputs, shapes):
 elementwise = Role(same)
 
 
+def refusing(reason):
+    """The role of a layer that freezes what it touches, for a reason that no role could change."""
+    return Role(lambda channels, layer, inputs, shapes: channels.refuse(inputs, shapes, reason))
+
+
 def keeps_apart(activation):
     """Whether an activation (function or layer) works on each channel by itself."""
     if activation is None:

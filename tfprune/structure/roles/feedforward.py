@@ -13,6 +13,7 @@ from tfprune.structure.roles.base import (
     elementwise,
     keeps_apart,
     nest,
+    refusing,
     role_of,
     same,
     why_mixing,
@@ -226,7 +227,7 @@ def _time_distributed(layer):
     """The inner layer at every step: labels must not change along the first axis."""
     inner = role_of(layer.layer)
     if inner is None or inner.settings or inner.mixes or isinstance(layer.layer, layers.RNN):
-        return None
+        return refusing(f"the {type(layer.layer).__name__} inside is not understood")
 
     def flow(channels, outer, inputs, shapes):
         if any(channels.varies(labels, 0) for labels in inputs):
@@ -243,7 +244,7 @@ def _spectral_normalization(layer):
     """The inner layer, and a vector with a place for each place of the kernel's last axis."""
     inner = role_of(layer.layer)
     if inner is None or "kernel" not in inner.weights:
-        return None
+        return refusing(f"the {type(layer.layer).__name__} inside is not understood")
     role = nest(inner, "layer", lambda channels, outer, *tensors: inner.flow(channels, outer.layer, *tensors))
     role.weights["vector_u"] = (None, inner.weights["kernel"][-1])
     # While training, the whole kernel counts for its norm: what is pruned must not.

@@ -4,7 +4,7 @@ import math
 
 from keras import layers
 
-from tfprune.structure.roles.base import NAMED, ROLES, Role, axis_without_batch, same
+from tfprune.structure.roles.base import NAMED, ROLES, Role, axis_without_batch, refusing, same
 
 
 def _batchnorm(channels, layer, inputs, shapes):
@@ -43,7 +43,7 @@ def _over_axes_role(*weights):
 
     def role(layer):
         if getattr(layer, "rms_scaling", False):
-            return None
+            return refusing("it normalises with rms_scaling")
         names = tuple(f"axis_{index}" for index in range(len(_axes(layer))))
         return Role(_over_axes, dict.fromkeys(weights, names), mixes=True)
 

@@ -6,7 +6,16 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfprune.structure.roles.base import NAMED, ROLES, Role, keeps_apart, nest, role_of, why_mixing
+from tfprune.structure.roles.base import (
+    NAMED,
+    ROLES,
+    Role,
+    keeps_apart,
+    nest,
+    refusing,
+    role_of,
+    why_mixing,
+)
 from tfprune.structure.roles.feedforward import kept_shape, write
 
 # Embeddings ------------------------------------------------------------------------------------------------------
@@ -65,14 +74,14 @@ _CELL = Role(
 
 
 def _recurrent_role(layer):
-    return None if layer.stateful else _CELL  # what it remembers of a batch cannot be cut
+    return refusing("it is stateful: what it remembers of a batch cannot be cut") if layer.stateful else _CELL
 
 
 def _bidirectional(layer):
-    """Two recurrent layers that read the same; their units are pruned apart, unless merging ties them."""
+    """Two recurrent layers that read the same, and lose the same units."""
     ahead, back = layer.forward_layer, layer.backward_layer
     if role_of(ahead) is not _CELL or role_of(back) is not _CELL or type(ahead) is not type(back):
-        return None
+        return refusing("its two layers are not of one kind, are unknown, or are stateful")
     one, two = nest(_CELL, "layer", None), nest(_CELL, "backward_layer", None)
     both = {}
     for entry in ("weights", "reads"):
@@ -115,12 +124,12 @@ def _num_gates(layer):
 
 def _merged(channels, layer, ahead, back, num_outputs):
     """The labels of each output: the merged sequence (or both sequences), then the states of both layers."""
+    channels.tie(ahead, back)  # Keras takes both directions to be equally wide
     if layer.merge_mode is None:
         outputs = [ahead, back]
     elif layer.merge_mode == "concat":
         outputs = [np.concatenate([ahead, back])]
     else:
-        channels.tie(ahead, back)
         outputs = [ahead]
     states = num_outputs - len(outputs)
     return [*outputs, *[ahead] * (states // 2), *[back] * (states // 2)]
@@ -222,7 +231,7 @@ _GROUPED_ATTENTION = Role(
 def _with_output_shape(role, entry):
     def attention_role(layer):
         if not layer.built or getattr(layer, "_use_gate", False) or getattr(layer, "use_gate", False):
-            return None
+            return refusing("its attention has gates")
         own = getattr(layer, "_output_shape", None)
         return role if own is None else replace(role, sizes={**role.sizes, entry: "out"})
 
@@ -257,12 +266,12 @@ _BLOCK = Role(
 def _einsum_role(layer):
     """Letters of the equation name the axes; of the axes that the kernel makes, the last one counts the channels."""
     if not layer.built or "." in layer.equation:
-        return None
+        return refusing("its equation has an ellipsis")
     read, made = layer.equation.replace(" ", "").split("->")
     read, kernel = read.split(",")
     letters = [letter for letter in made if letter in kernel and letter not in read]
     if not letters or read[0] in kernel or read[0] != made[0]:
-        return None
+        return refusing("its equation makes no channels of its own")
     names = {letter: f"axis_{letter}" for letter in kernel}
     names[letters[-1]] = "out"
     weights = {"kernel": tuple(names[letter] for letter in kernel)}
