@@ -11,7 +11,7 @@ from keras import layers
 import tfprune
 from tfprune.callbacks import GradualPruning, LotteryTicket
 from tfprune.pruning import masks, rewind, surgery
-from tfprune.structure.trace import value_of
+from tfprune.structure.replay import value_of
 
 
 def data(samples=64, seed=0):

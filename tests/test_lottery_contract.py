@@ -16,7 +16,7 @@ from tfprune.callbacks import GradualPruning, LotteryTicket
 from tfprune.pruning import contract, criteria, masks, rewind, surgery
 from tfprune.pruning.contract import ContractError
 from tfprune.pruning.strategies import Strategy
-from tfprune.structure.trace import value_of
+from tfprune.structure.replay import value_of
 from tfprune.study.trainer import train_full_batch
 
 

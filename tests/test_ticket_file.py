@@ -19,7 +19,7 @@ from tfprune.callbacks import GradualPruning, LotteryTicket
 from tfprune.pruning import rewind
 from tfprune.pruning.ticket import applied
 from tfprune.pruning.ticket_pairs import hypergeometric
-from tfprune.structure.trace import value_of
+from tfprune.structure.replay import value_of
 
 
 def attention():

@@ -7,7 +7,8 @@ from keras import layers
 from zoo import ZOO, difference, inputs_of, nested, randomise
 
 import tfprune
-from tfprune.structure.trace import clone, replay, trace
+from tfprune.structure.replay import clone, replay
+from tfprune.structure.trace import trace
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -8,7 +8,7 @@ import keras
 
 from tfprune.callbacks import LotteryTicket, share_epochs
 from tfprune.pruning import masks, rewind, strategies, surgery
-from tfprune.structure.trace import value_of
+from tfprune.structure.replay import value_of
 
 
 def find_ticket(model, data, strategy="one_shot", ratio=0.5, shrink_between_rounds=False, **options):

@@ -47,8 +47,9 @@ def _read(model):
     """The kernels of a chain of Dense layers, and for each column of units which are kept."""
     import keras
 
+    from tfprune.structure.replay import value_of
     from tfprune.structure.roles import unwrap
-    from tfprune.structure.trace import trace, value_of
+    from tfprune.structure.trace import trace
 
     wrapped = [op for op in trace(model).operations if getattr(op, "weights", None)]
     for op in wrapped:

@@ -13,7 +13,7 @@ import numpy as np
 from tfprune.layers import ChannelMask
 from tfprune.pruning import rewind, surgery
 from tfprune.structure import roles
-from tfprune.structure.trace import config_of, value_of
+from tfprune.structure.replay import config_of, value_of
 
 
 class ContractError(RuntimeError):

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from tfprune.structure import roles
-from tfprune.structure.trace import finish_weights, trace, value_of
+from tfprune.structure.replay import finish_weights, value_of
+from tfprune.structure.trace import trace
 
 
 def layers_of(model):

@@ -11,7 +11,7 @@ import numpy as np
 from tfprune.pruning import criteria, selection, surgery
 from tfprune.pruning.selection import Selection
 from tfprune.structure import roles
-from tfprune.structure.trace import value_of
+from tfprune.structure.replay import value_of
 
 
 def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, only=None, round_to=1, seed=None):

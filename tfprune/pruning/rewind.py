@@ -5,7 +5,8 @@ import numpy as np
 
 from tfprune.layers import ChannelMask
 from tfprune.structure import roles
-from tfprune.structure.trace import rebuild_operation, replay, trace, value_of
+from tfprune.structure.replay import rebuild_operation, replay, value_of
+from tfprune.structure.trace import trace
 
 
 class Snapshot:

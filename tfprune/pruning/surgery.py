@@ -11,7 +11,7 @@ from tfprune.pruning import certificate
 from tfprune.structure import roles
 from tfprune.structure.cost import cost, record_reference
 from tfprune.structure.groups import ChannelGraph, mask_of
-from tfprune.structure.trace import (
+from tfprune.structure.replay import (
     build_like,
     compile_like,
     config_of,

@@ -18,7 +18,7 @@ from tfprune.pruning import (
     ticket_pairs,
     units,
 )
-from tfprune.structure.trace import clone, compile_like
+from tfprune.structure.replay import clone, compile_like
 
 
 @dataclass(frozen=True, eq=False, repr=False)

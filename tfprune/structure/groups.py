@@ -18,8 +18,9 @@ from scipy.sparse.csgraph import connected_components
 
 from tfprune.layers import ChannelMask, NormalizationMask
 from tfprune.structure import roles
+from tfprune.structure.replay import value_of
 from tfprune.structure.samples import run, sample
-from tfprune.structure.trace import trace, value_of
+from tfprune.structure.trace import trace
 
 
 @dataclass(frozen=True, eq=False)

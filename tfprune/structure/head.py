@@ -9,8 +9,9 @@ import math
 import keras
 from keras import layers
 
+from tfprune.structure.replay import config_of, copy_weights, rebuild_operation
 from tfprune.structure.roles import unwrap
-from tfprune.structure.trace import Call, Trace, config_of, copy_weights, rebuild_operation, trace
+from tfprune.structure.trace import Call, Trace, trace
 
 # Layers whose output is activation(linear map of the input). (A recurrent layer has an activation too, but more after.)
 _ACTIVATED = (
