@@ -93,6 +93,19 @@ def test_half_precision_may_round_more():
     assert tfprune.ticket_report(tfprune.shrink(masked))["largest_difference"] < 0.2
 
 
+def test_report_says_what_became_of_the_optimizer():
+    masked = pruned("mlp_relu")
+    assert tfprune.ticket_report(tfprune.shrink(masked))["optimizer"] == "none: the model is not compiled"
+    masked.compile("adam", "mse")
+    masked.fit(np.ones((8, 6)), np.ones((8, 3)), batch_size=4, epochs=2, verbose=0)
+    ticket = tfprune.shrink(masked)
+    assert (
+        "Adam starts afresh, without the slots and the step count of 4 steps"
+        in tfprune.ticket_report(ticket)["optimizer"]
+    )
+    assert int(ticket.optimizer.iterations) == 0
+
+
 def test_other_models_have_no_report():
     with pytest.raises(ValueError, match=r"needs a model as tfprune.shrink returned it. Received: <Sequential"):
         tfprune.ticket_report(ZOO["mlp_relu"]())

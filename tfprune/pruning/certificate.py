@@ -24,6 +24,7 @@ class _Certificate:
     asked: float | dict | None
     achieved: float
     before: dict
+    optimizer: str
 
 
 _CERTIFICATES = weakref.WeakKeyDictionary()
@@ -41,7 +42,8 @@ def ticket_report(ticket):
         against small model on random, constant and scaled inputs, relative to the largest output; None where the model
         does not run here, and `not_compared` says why), `differences` (`{kind of input: [largest of each output]}`),
         `ratio_asked` (None where masks were set by hand) and `ratio_achieved` (share of the channels that could be
-        pruned), `parameters`, `multiply_adds` and `bytes`, each with `_before` and `_after`.
+        pruned), `parameters`, `multiply_adds` and `bytes`, each with `_before` and `_after`, and `optimizer` (what was
+        dropped of its state).
 
     Raises:
         ValueError: the model does not come from `shrink`.
@@ -73,6 +75,7 @@ def ticket_report(ticket):
         "ratio_achieved": found.achieved,
         **{f"{key}_before": value for key, value in found.before.items()},
         **{f"{key}_after": value for key, value in after.items()},
+        "optimizer": found.optimizer,
     }
 
 
@@ -103,7 +106,22 @@ def certify(masked, ticket, graph, keep):
         chosen.ratio if chosen else None,
         float(1 - keep[units].mean()) if len(units) else 0.0,
         cost(graph.trace),
+        _dropped(masked),
     )
+
+
+def _dropped(masked):
+    """What the small model's optimizer does not know any more: its slots had other shapes."""
+    optimizer = getattr(masked, "optimizer", None)
+    if optimizer is None:
+        return "none: the model is not compiled"
+    return (
+        f"{type(optimizer).__name__} starts afresh, without the slots and the step count of {_steps(optimizer)} steps"
+    )
+
+
+def _steps(optimizer):
+    return int(np.asarray(keras.ops.convert_to_tensor(optimizer.iterations)))
 
 
 def _compared(masked, ticket, inputs):
