@@ -105,10 +105,36 @@ def test_prune_writes_a_smaller_model_that_still_computes(saved, tmp_path, capsy
 
     out = tmp_path / "new" / "small.keras"
     assert cli.main(["prune", str(saved), "--ratio", "0.5", "--out", str(out)]) == 0
-    assert "77 of 152 parameters kept (1.97 times smaller)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "77 of 152 parameters kept (1.97 times smaller)" in printed
+    assert "Compared with the masked model: exact, largest difference" in printed
     small = keras.saving.load_model(out)
     assert [layer.units for layer in small.layers] == [15, 2]
     assert np.isfinite(small.predict(np.ones((3, 2)), verbose=0)).all()
+
+
+def test_prune_removes_what_a_normalisation_mixes_only_where_asked_for(tmp_path, capsys):
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((4,))
+    x = layers.Dense(6)(layers.LayerNormalization()(layers.Dense(8, name="mixed")(inputs)))
+    keras.Model(inputs, layers.Dense(2)(x)).save(tmp_path / "normed.keras")
+    words = ["prune", str(tmp_path / "normed.keras"), "--ratio", "0.5", "--out", str(tmp_path / "small.keras")]
+    assert cli.main(words) == 0
+    assert keras.saving.load_model(tmp_path / "small.keras").get_layer("mixed").units == 8
+    assert cli.main([*words, "--approximate"]) == 0
+    assert keras.saving.load_model(tmp_path / "small.keras").get_layer("mixed").units == 4
+    assert "1 group approximate" in capsys.readouterr().out
+
+
+def test_a_shrink_that_was_stopped_is_one_line(saved, tmp_path, capsys, monkeypatch):
+    from tfprune.pruning import certificate
+
+    monkeypatch.setattr(certificate, "_difference", lambda *arrays, floor: (1.0, 1.0))
+    assert cli.main(["prune", str(saved), "--ratio", "0.5", "--out", str(tmp_path / "small.keras")]) == 2
+    assert "was stopped: on" in capsys.readouterr().err
+    assert not (tmp_path / "small.keras").exists()
 
 
 def test_inspect_shows_groups_and_cost(saved, capsys):

@@ -27,7 +27,7 @@ def main(arguments=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"tfprune: error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -98,6 +98,7 @@ def _add_prune(commands):
     command.add_argument("--round-to", type=int, default=1, metavar="N", help="keep a multiple of N channels")
     command.add_argument("--ignore", type=_words, metavar="LAYERS", help="layers to leave whole")
     command.add_argument("--only", type=_words, metavar="LAYERS", help="the only layers to prune")
+    command.add_argument("--approximate", action="store_true", help="prune channels that a normalisation mixes too")
     command.set_defaults(run=_prune)
 
 
@@ -257,7 +258,7 @@ def _prune(options):
 
     import tfprune
 
-    masked = tfprune.wrap(model)
+    masked = tfprune.wrap(model, approximate=options.approximate)
     masks = tfprune.compute_masks(
         masked,
         options.ratio,
@@ -271,8 +272,19 @@ def _prune(options):
     small = tfprune.shrink(masked)
     out.parent.mkdir(parents=True, exist_ok=True)
     small.save(out)
-    before, after = model.count_params(), small.count_params()
+    report = tfprune.ticket_report(small)
+    before, after = report["parameters_before"], report["parameters_after"]
     print(f"{out}: {after:,} of {before:,} parameters kept ({before / max(after, 1):.2f} times smaller). Train it on.")
+    print(_certificate(report))
+
+
+def _certificate(report):
+    """What `ticket_report` found, in one line."""
+    if report["not_compared"]:
+        return f"Not compared with the masked model, which does not run here: {report['not_compared']}"
+    count = report["groups_approximate"]
+    kinds = "exact" if report["exact"] else f"{count} group{'s' if count > 1 else ''} approximate"
+    return f"Compared with the masked model: {kinds}, largest difference {report['largest_difference']:.1e}."
 
 
 def _verify_models(options):
