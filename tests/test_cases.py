@@ -768,6 +768,32 @@ def test_case_29_lambda_freezes_what_it_touches_and_says_how_to_free_it():
     assert result.sizes("free") == [3]
 
 
+def test_case_29_an_index_that_adds_axes_carries_channels_along():
+    image, text = keras.Input((6, 6, 2)), keras.Input((4,))
+    scale, shift = (layers.Dense(8, name=name)(text)[:, None, None, :] for name in ("scale", "shift"))
+    x = ops.relu(layers.Conv2D(8, 3, name="conv")(image) * scale + shift)
+    model = keras.Model([image, text], layers.Dense(2)(layers.Flatten()(x[:, :, 1:, 2:])))
+    assert prune(zoo.randomise(model)).sizes("conv", "scale", "shift") == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x: layers.Attention()([x, x]),
+        lambda x: layers.Dot(axes=(2, 2))([x, x]),
+        lambda x: ops.matmul(x, ops.transpose(x, (0, 2, 1))),
+        lambda x: ops.einsum("bij,bkj->bik", x, x),
+    ],
+    ids=["attention", "dot", "matmul", "einsum"],
+)
+def test_case_29_products_of_tensors_freeze_what_they_multiply(product):
+    inputs = keras.Input((5, 4))
+    x = product(layers.Dense(6, name="multiplied")(inputs))
+    model = zoo.randomise(keras.Model(inputs, layers.Dense(2)(layers.Dense(6, name="free")(x))))
+    assert_frozen(model, "multiplied", "multiplies tensors with each other")
+    assert prune(model).sizes("free") == [3]
+
+
 def test_case_29_unknown_layer_freezes_what_it_touches_and_says_how_to_free_it():
     @keras.saving.register_keras_serializable("tfprune_tests")
     class Turn(keras.layers.Layer):

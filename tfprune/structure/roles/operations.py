@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tfprune.structure.roles.base import NAMED, Role, axis_without_batch, elementwise, same
+from tfprune.structure.roles.base import NAMED, Role, axis_without_batch, elementwise, refusing, same
 from tfprune.structure.roles.feedforward import kept_shape, softmax
 
 # One number in, one number out, at the same place; several inputs meet place by place.
@@ -128,42 +128,49 @@ def _pad(channels, op, inputs, shapes):
 
 
 def _getitem(channels, op, inputs, shapes):
+    places = _places_of(channels.call.args[1], inputs[0].ndim)
     for axis, _ in channels.varying_axes(inputs[0]):
-        key = _key_of(channels.call.args[1], axis, inputs[0].ndim)
+        key = _key_at(channels.call.args[1], places, axis) if places else None
         if not isinstance(key, slice) or key.step not in (None, 1):
             return channels.refuse(inputs, shapes, "it picks single channels")
     return _moving(channels, op, inputs, shapes)
 
 
-def _key_of(keys, axis, rank):
-    """What an index says about an axis (counted without the batch axis)."""
-    keys = list(keys) if isinstance(keys, tuple | list) else [keys]  # a list once the model was saved
-    return _full_key(keys, rank)[1][axis + 1] if _full_key(keys, rank) else None
+def _as_list(keys):
+    return list(keys) if isinstance(keys, tuple | list) else [keys]  # a list once the model was saved
 
 
-def _full_key(keys, rank):
-    """`(places in keys or None, key)` of every axis of the tensor; None where the index adds axes or is no slice."""
-    if any(key is None or not isinstance(key, slice | int | type(...)) for key in keys):
-        return None
-    missing = rank + 1 - sum(key is not ... for key in keys)
-    at = next((index for index, key in enumerate(keys) if key is ...), len(keys))
-    places = [*range(at), *[None] * missing, *range(at + 1, len(keys))]
-    return places, [slice(None) if place is None else keys[place] for place in places]
+def _places_of(keys, rank):
+    """For every axis of a tensor (the batch axis too) the place in its index that speaks of it, or None for a whole
+    axis; nothing where the index holds more than slices, numbers, new axes and an ellipsis."""
+    keys = _as_list(keys)
+    if any(not (key is None or isinstance(key, slice | int | type(...))) for key in keys):
+        return []
+    missing = rank + 1 - sum(key is not None and key is not ... for key in keys)
+    places = []
+    for place, key in enumerate(keys):
+        places += [None] * missing if key is ... else [] if key is None else [place]
+    return places + [None] * (rank + 1 - len(places))
+
+
+def _key_at(keys, places, axis):
+    """What an index says about an axis, counted without the batch axis."""
+    place = places[axis + 1]
+    return slice(None) if place is None else _as_list(keys)[place]
 
 
 def _kept_slice(args, kwargs, inputs, outputs):
     """The same slice in a tensor that has lost channels."""
     tensor, keys, *rest = args
-    keys = list(keys) if isinstance(keys, tuple | list) else [keys]  # a list once the model was saved
-    kept = inputs[0]
-    places, full = _full_key(keys, kept.ndim)
+    kept, new = inputs[0], _as_list(keys)
+    places = _places_of(keys, kept.ndim)
     for axis in range(kept.ndim):
         along = kept.any(axis=tuple(index for index in range(kept.ndim) if index != axis))
         if along.all() or places[axis + 1] is None:
             continue
-        start, stop, _ = full[axis + 1].indices(len(along))
-        keys[places[axis + 1]] = slice(int(along[:start].sum()), int(along[:stop].sum()))
-    return (tensor, tuple(keys), *rest), kwargs
+        start, stop, _ = _key_at(keys, places, axis).indices(len(along))
+        new[places[axis + 1]] = slice(int(along[:start].sum()), int(along[:stop].sum()))
+    return (tensor, tuple(new), *rest), kwargs
 
 
 def _kept_sections(config, inputs, outputs):
@@ -181,6 +188,9 @@ NAMED.update({f"keras.ops.{name}": Role(_elementwise) for name in _ELEMENTWISE})
 NAMED.update({f"keras.ops.{name}": Role(_moving) for name in _MOVING})
 NAMED.update({f"keras.ops.{name}": Role(_moving_in_space) for name in ("Roll", "Take")})
 NAMED.update({f"keras.ops.{name}": Role(_reducing) for name in _REDUCING})
+# Channels meet channels without a weight between them that a mask could be laid on.
+_PRODUCTS = ("Matmul", "Einsum", "Dot", "Tensordot", "Inner", "Outer", "Vdot", "Cross", "DotProductAttention")
+NAMED.update({f"keras.ops.{name}": refusing("it multiplies tensors with each other") for name in _PRODUCTS})
 NAMED.update(
     {
         "keras.ops.BroadcastTo": Role(_moving, settings=kept_shape("shape", leading=1)),

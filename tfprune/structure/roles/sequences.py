@@ -295,6 +295,7 @@ def _einsum(channels, layer, inputs, shapes):
     return write(channels, layer, shapes[0], made.index(letters[-1]) - 1)
 
 
+_MULTIPLYING = refusing("it multiplies tensors with each other, without a weight between them")
 _attention_role = _with_output_shape(_ATTENTION, "output_shape")
 
 ROLES.update(
@@ -304,6 +305,7 @@ ROLES.update(
         layers.Bidirectional: _bidirectional,
         layers.MultiHeadAttention: _attention_role,
         layers.EinsumDense: _einsum_role,
+        **dict.fromkeys((layers.Attention, layers.AdditiveAttention, layers.Dot), _MULTIPLYING),
     }
 )
 for _name, _role in {
