@@ -152,12 +152,12 @@ def test_weights_are_known_again_in_a_model_built_twice(tmp_path):
 
 def test_mixed_normalisations_stay_prunable_where_the_ticket_pruned_them(tmp_path):
     inputs = keras.Input((5,))
-    x = layers.LayerNormalization()(layers.Dense(8, name="dense")(inputs))
-    model = keras.Model(inputs, layers.Dense(2)(x))
+    x = layers.LayerNormalization()(layers.Dense(8, name="mixed")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="logits")(x))
     masked = tfprune.wrap(model, approximate=True)
-    tfprune.set_masks(masked, {"dense": np.arange(8) < 3})
+    tfprune.set_masks(masked, {"mixed": np.arange(8) < 3})
     ticket = saved(Ticket.of(masked), tmp_path)
-    assert ticket.apply(model, form="compact").get_layer("dense").units == 3
+    assert ticket.apply(model, form="compact").get_layer("mixed").units == 3
 
 
 def test_small_model_from_a_file_expands(tmp_path):
