@@ -530,6 +530,7 @@ def test_case_19_everything_in_attention_is_pruned_together(options):
         np.testing.assert_array_equal(result.masks["stem"], result.masks["mha"])
 
 
+@pytest.mark.skipif(keras.__version__.startswith("3.6."), reason="this Keras wants query and value equally wide")
 def test_case_19_attention_of_two_sequences_under_a_mask():
     result = prune(cases.cross_attention())
     assert shapes_of_attention(result.small) == (2, 3, 4)

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "losses": set(),
     "models": set(),
     "layouts": set(),
+    "corruptions": set(),
     "datasets": set(),
     "structure": {"layers"},
     "pruning": {"layers", "structure"},

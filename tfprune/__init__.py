@@ -21,7 +21,20 @@ _CONTENTS = {
     "Ticket": "tfprune.pruning.ticket",
     "evaluate": "tfprune.evaluation",
 }
-_MODULES = ("callbacks", "datasets", "layers", "layouts", "metrics", "models", "plots", "pruning", "structure", "study")
+_MODULES = (
+    "callbacks",
+    "corruptions",
+    "datasets",
+    "layers",
+    "layouts",
+    "losses",
+    "metrics",
+    "models",
+    "plots",
+    "pruning",
+    "structure",
+    "study",
+)
 
 __all__ = ["__version__", *_CONTENTS, *_MODULES]
 
