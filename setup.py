@@ -32,6 +32,7 @@ setup(
         "etils<1.14; python_version < '3.11'",
         "numpy>=1.26",
         "scikit-learn>=1.4",
+        "scipy>=1.11",
         "matplotlib>=3.8",
         "joblib>=1.3",
         "pandas>=2.1",
