@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "pruning": {"layers", "structure"},
     "callbacks": {"layers", "structure", "pruning"},
     "tickets": {"layers", "structure", "pruning", "callbacks"},
-    "metrics": set(),
+    "metrics": {"losses"},
     "uncertainty": {"metrics"},
     "evaluation": {"layers", "structure", "metrics", "uncertainty"},
     "plots": {"layers", "structure"},

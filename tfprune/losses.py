@@ -20,7 +20,7 @@ import math
 import keras
 from keras import ops
 
-# As in metrics/regression.py. The clip is a guard for float32, wide enough never to be met by targets of a usual scale.
+# A guard for float32, wide enough never to be met by targets of a usual scale; the metrics clip at the same place.
 LOG_VARIANCE_LIMIT = 30.0
 
 
@@ -60,7 +60,7 @@ class GaussianNegativeLogLikelihood(keras.losses.Loss):
         # The value is that of the clipped log-variance, the gradient passes the clip: a head that has left the range is
         # led back into it, where a plain clip would leave it without a gradient for good.
         log_variance = raw + ops.stop_gradient(ops.clip(raw, -LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT) - raw)
-        error = _targets(ops.convert_to_tensor(y_true), mean) - mean
+        error = aligned_targets(ops.convert_to_tensor(y_true), mean) - mean
         nll = 0.5 * (math.log(2 * math.pi) + log_variance + ops.square(error) * ops.exp(-log_variance))
         return ops.mean(nll, axis=-1)
 
@@ -127,7 +127,7 @@ def _split(y_pred):
     return ops.split(y_pred, 2, axis=-1)
 
 
-def _targets(y_true, mean):
+def aligned_targets(y_true, mean):
     """Targets in the shape of the means; without this (n,) against (n, 1) would broadcast to (n, n)."""
     if len(y_true.shape) == len(mean.shape) - 1 and mean.shape[-1] == 1:
         y_true = ops.expand_dims(y_true, axis=-1)

@@ -25,8 +25,8 @@ import numpy as np
 from keras import ops
 from scipy import special
 
-# As in losses.py: the range of a log-variance.
-LOG_VARIANCE_LIMIT = 30.0
+from tfprune.losses import LOG_VARIANCE_LIMIT, aligned_targets
+
 KINDS = ("interval", "quantile")
 NORMS = ("l1", "l2", "max", "area")
 BINNINGS = ("mass", "width")
@@ -401,7 +401,7 @@ class _GaussianMetric(keras.metrics.Metric):
         """
         # float64 first: the square of a bfloat16 error keeps two digits.
         mean, std = _head_mean_and_std(ops.cast(y_pred, "float64"))
-        targets = _head_targets(ops.cast(y_true, "float64"), mean)
+        targets = aligned_targets(ops.cast(y_true, "float64"), mean)
         weight = _head_weights(sample_weight, targets)
         flat = (ops.reshape(tensor, (-1,)) for tensor in ((targets - mean) / std, std, weight))
         self.totals.assign_add(self.batch_totals(*flat))
@@ -709,18 +709,6 @@ def _head_mean_and_std(y_pred):
     _check_columns(y_pred.shape)
     mean, log_variance = ops.split(y_pred, 2, axis=-1)
     return mean, ops.exp(0.5 * ops.clip(log_variance, -LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT))
-
-
-def _head_targets(y_true, mean):
-    """Targets in the shape of the means; without this (n,) against (n, 1) would broadcast to (n, n)."""
-    if len(y_true.shape) == len(mean.shape) - 1 and mean.shape[-1] == 1:
-        y_true = ops.expand_dims(y_true, axis=-1)
-    if len(y_true.shape) != len(mean.shape) or y_true.shape[-1] != mean.shape[-1]:
-        raise ValueError(
-            f"Targets must have the shape of the means, {tuple(mean.shape)}. "
-            f"Received: y_true of shape {tuple(y_true.shape)}."
-        )
-    return y_true
 
 
 def _head_weights(sample_weight, targets):
