@@ -8,7 +8,7 @@ import warnings
 import keras
 import numpy as np
 
-from tfprune.pruning import contract, criteria, masks, rewind, schedules, surgery
+from tfprune.pruning import contract, criteria, masks, rewind, schedules, surgery, ticket_pairs
 from tfprune.pruning.ticket import Ticket
 
 
@@ -199,9 +199,7 @@ class LotteryTicket(keras.callbacks.Callback):
                 "epochs": finished_round.epochs,
                 "early_stop_epoch": finished_round.best_epoch,
                 "best": finished_round.best,
-                "masks": kept,
-                "channels_kept": int(sum(mask.sum() for mask in kept.values())),
-                "channels_total": int(sum(mask.size for mask in kept.values())),
+                **ticket_pairs.tally(kept),
             }
         )
 

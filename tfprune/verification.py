@@ -26,7 +26,7 @@ LARGE = {
     *("EfficientNetV2L", "EfficientNetV2M", "InceptionResNetV2", "NASNetLarge", "ResNet101", "ResNet101V2"),
     *("ResNet152", "ResNet152V2", "VGG16", "VGG19"),
 }
-_SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71, "NASNetLarge": 64}
+_SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 
 
 def applications():

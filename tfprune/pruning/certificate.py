@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tfprune.pruning import selection
-from tfprune.structure.cost import cost
+from tfprune.structure.cost import cost, reference_of
 from tfprune.structure.samples import KINDS, sample
 
 TOLERANCE = 1e-4  # of exact models, relative to the largest output
@@ -23,7 +23,6 @@ class _Certificate:
     reason: str  # why nothing could be compared
     asked: float | dict | None
     achieved: float
-    before: dict
     optimizer: str
 
 
@@ -62,7 +61,7 @@ def ticket_report(ticket):
             "A report does not outlive the process: read it before saving the model."
         )
     flat = [pair for pairs in found.differences.values() for pair in pairs]
-    after = cost(ticket)
+    before, after = reference_of(ticket), cost(ticket)
     return {
         "exact": not found.approximate,
         "groups_exact": found.exact,
@@ -73,24 +72,24 @@ def ticket_report(ticket):
         "not_compared": found.reason,
         "ratio_asked": found.asked,
         "ratio_achieved": found.achieved,
-        **{f"{key}_before": value for key, value in found.before.items()},
+        **{f"{key}_before": value for key, value in before.items()},
         **{f"{key}_after": value for key, value in after.items()},
         "optimizer": found.optimizer,
     }
 
 
-def certify(masked, ticket, graph, keep):
+def certify(masked, ticket, graph):
     """Compares the outputs of both models, and keeps the result for `ticket_report`.
 
     Args:
         masked: The model with masks.
         ticket: The small model.
         graph: The `ChannelGraph` of the masked model.
-        keep: Bool array over its units, True = kept.
 
     Raises:
         RuntimeError: the difference is more than 1e-4 of the largest output (more in half precision).
     """
+    keep = graph.kept()
     pruned = [group for group in graph.prunable if not keep[group.units].all()]
     approximate = sum(group.approximate for group in pruned)
     differences, reason = _compared(masked, ticket, graph.trace.inputs)
@@ -105,7 +104,6 @@ def certify(masked, ticket, graph, keep):
         reason,
         chosen.ratio if chosen else None,
         float(1 - keep[units].mean()) if len(units) else 0.0,
-        cost(graph.trace),
         _dropped(masked),
     )
 

@@ -86,7 +86,7 @@ def shrink(masked):
     """
     graph = masked_graph(masked, "shrink")
     ticket, _ = cut(masked, graph)
-    certificate.certify(masked, ticket, graph, graph.kept())
+    certificate.certify(masked, ticket, graph)
     return ticket
 
 
@@ -225,8 +225,8 @@ def _small_twin(graph, keep, op, config):
         if axis in counts:
             _set(config, entry.split("."), int(keep[graph.units(counts[axis])].sum()))
     if role and role.settings:
-        inputs, outputs = graph.tensors(op)
-        config = role.settings(config, [keep[units] for units in inputs], [keep[units] for units in outputs])
+        first = next(call for call in graph.trace.calls if call.op is op)
+        config = role.settings(config, *_kept_places(graph, keep, first))
     return rebuild_operation(layer, config)
 
 
@@ -241,11 +241,12 @@ def _small_arguments(graph, keep, call):
     role = roles.role_of(call.op)
     if role is None or role.arguments is None:
         return call.args, call.kwargs
-    kept = [
-        [keep[graph.units(graph.labels[id(tensor)])] for tensor in tensors]
-        for tensors in (call.input_tensors, call.output_tensors)
-    ]
-    return role.arguments(call.args, call.kwargs, *kept)
+    return role.arguments(call.args, call.kwargs, *_kept_places(graph, keep, call))
+
+
+def _kept_places(graph, keep, call):
+    """`(inputs, outputs)`: bool arrays, True where a place of the tensors of a call is kept."""
+    return tuple([keep[units] for units in tensors] for tensors in graph.tensors(call))
 
 
 def _pairs(graph, keep, op, twin):

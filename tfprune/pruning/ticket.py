@@ -138,7 +138,7 @@ class Ticket:
         return [self._entry(row) for row in self.history]
 
     def _entry(self, row):
-        kept = units.gather(self.units, row["masks"], np.ones(units.count(self.units), bool))
+        kept = units.kept(self.units, row["masks"])
         return {
             **{key: row[key] for key in ("round", "step") if key in row},
             "asked": row["ratio"],
@@ -236,7 +236,7 @@ class Ticket:
         graph = surgery.masked_graph(masked, "Ticket.expand")
         try:
             # of a clone, so that the small model keeps the report that shrink gave it
-            certificate.certify(masked, clone(small), graph, graph.kept())
+            certificate.certify(masked, clone(small), graph)
         except RuntimeError as error:
             raise ValueError(f"{names[0].capitalize()} computes something else than {names[1]}.") from error
         compile_like(masked, small)

@@ -93,7 +93,7 @@ def _counterparts(second, first):
 
 def _widen(first, names, masks):
     """Masks of the small model in the coordinates of the full-size one."""
-    kept = units.gather(first.units, first.masks, np.ones(units.count(first.units), bool))
+    kept = units.kept(first.units, first.masks)
     inner = {ours: first.masks[ours].copy() for ours in names.values()}
     for theirs, ours in names.items():
         inner[ours][first.masks[ours]] = masks[theirs]
@@ -122,7 +122,7 @@ def _asked(first, second, names, ratio):
         return {name: 1 - (1 - share) * float(first.masks[name].mean()) for name, share in shares.items()}
     if ratio is None:
         return None
-    kept = units.gather(first.units, first.masks, np.ones(units.count(first.units), bool))
+    kept = units.kept(first.units, first.masks)
     return float((~kept).sum() + ratio * units.count(second.units)) / kept.size
 
 

@@ -53,6 +53,11 @@ def gather(units, values, start):
     return start
 
 
+def kept(units, masks):
+    """One bool a number, from masks by channel; what no mask speaks of is kept."""
+    return gather(units, masks, np.ones(count(units), bool))
+
+
 def spread(units, values, other):
     """Values by channel, from one value a number; channels that cannot go have the value `other`."""
     padded = np.append(values, other)  # the last entry is the one that -1 reads

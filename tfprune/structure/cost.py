@@ -11,7 +11,6 @@ Conventions:
     bytes           of the parameters, in the dtype they are stored in.
 """
 
-import inspect
 import math
 import time
 import weakref
@@ -222,7 +221,7 @@ def _multiply_adds(call):
     outputs = [tensor.shape[1:] for tensor in call.output_tensors]
     rule = _CALL_RULES.get(public_name(type(layer)))
     if rule:
-        given = _arguments(layer, call)
+        given = _arguments(call)
         known = [size for size in given.values() if isinstance(size, tuple)] + outputs
         return None if any(None in shape for shape in known) else int(rule(layer, given, outputs))
     return _of_shapes(layer, call.input_tensors[0].shape[1:] if call.input_tensors else (), outputs[0])
@@ -243,11 +242,11 @@ def _of_shapes(layer, inputs, outputs):
     return None if found is None else int(found)
 
 
-def _arguments(layer, call):
+def _arguments(call):
     """`{argument: value}` of a call, the shape without the batch axis standing for a tensor."""
-    bound = inspect.signature(layer.call).bind(*call.args, **call.kwargs).arguments
     return {
-        name: tuple(value.shape[1:]) if isinstance(value, keras.KerasTensor) else value for name, value in bound.items()
+        name: tuple(value.shape[1:]) if isinstance(value, keras.KerasTensor) else value
+        for name, value in call.arguments.items()
     }
 
 

@@ -5,9 +5,7 @@ where two channels must live or die together their labels are tied, and where a 
 frozen with a reason. What is tied together is a *unit*; the units made by the same layers are a *group*.
 """
 
-import contextlib
 import functools
-import inspect as python_inspect
 from collections import Counter
 from dataclasses import dataclass
 
@@ -17,7 +15,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from tfprune.layers import ChannelMask, NormalizationMask
-from tfprune.structure import roles
+from tfprune.structure import probe, roles
 from tfprune.structure.replay import value_of
 from tfprune.structure.samples import run, sample
 from tfprune.structure.trace import trace
@@ -70,8 +68,6 @@ class ChannelGraph:
     """
 
     def __init__(self, model, approximate=False, verify=None):
-        from tfprune.structure import probe
-
         self.trace = _checked_trace(model)
         self.layers = {self.trace.names[id(op)]: op for op in self.trace.operations}
         self.masked = any(isinstance(op, ChannelMask) for op in self.trace.operations)
@@ -141,9 +137,8 @@ class ChannelGraph:
                 np.logical_and.at(keep, self.made(maker), mask_of(masks[axis]))
         return keep
 
-    def tensors(self, op):
-        """`(inputs, outputs)`: the unit numbers at each place of the tensors of an operation's first call."""
-        call = next(call for call in self.trace.calls if call.op is op)
+    def tensors(self, call):
+        """`(inputs, outputs)`: the unit numbers at each place of the tensors of a call."""
         return tuple(
             [self.units(self.labels[id(tensor)]) for tensor in tensors]
             for tensors in (call.input_tensors, call.output_tensors)
@@ -266,17 +261,7 @@ class Flow:
             return self.refuse(inputs, shapes, self.suspects[id(self.call)])
         if role is None:
             return self.refuse(inputs, shapes, _unknown(layer))
-        if isinstance(self.call.op, NormalizationMask):
-            with self._allowing():
-                return role.flow(self, layer, inputs, shapes)
         return role.flow(self, layer, inputs, shapes)
-
-    @contextlib.contextmanager
-    def _allowing(self):
-        """A normalisation that has a mask was meant to be pruned."""
-        before, self.approximate = self.approximate, True
-        yield
-        self.approximate = before
 
     def _tie_shared_weights(self, traced):
         """A weight that belongs to several layers cannot be cut in one of them."""
@@ -321,11 +306,9 @@ class Flow:
 
     def arguments(self):
         """`{argument name: value}` of the call, label arrays standing for tensors."""
-        args, kwargs = keras.tree.map_structure(
-            lambda leaf: self.labels[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf,
-            (self.call.args, self.call.kwargs),
+        return keras.tree.map_structure(
+            lambda leaf: self.labels[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf, self.call.arguments
         )
-        return python_inspect.signature(roles.unwrap(self.call.op).call).bind(*args, **kwargs).arguments
 
     def make(self, axis, size):
         """The labels of the channels that the layer makes; the same at every call of a shared layer."""
@@ -338,7 +321,8 @@ class Flow:
 
     def mix(self, labels):
         """Says that the layer computes statistics over these channels."""
-        if not self.approximate:
+        # A normalisation that has a mask was meant to be pruned.
+        if not self.approximate and not isinstance(self.call.op, NormalizationMask):
             self.freeze(
                 labels, f"layer '{self._name}': its normalisation mixes the channels (approximate=True prunes them)"
             )

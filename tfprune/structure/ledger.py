@@ -6,7 +6,6 @@ are a sum of such products too. `tfprune.structure.cost` has the rules. What is 
 say of the whole model; where it does not, the multiply-adds are not known.
 """
 
-import inspect
 import math
 
 import keras
@@ -105,8 +104,7 @@ def _attention_work(axes, layer, calls):
     """Four projections, then queries times keys and weights times values: these lie on the axes of the kernels."""
     steps, others, pairs = 0, 0, 0
     for call in calls:
-        given = inspect.signature(layer.call).bind(*call.args, **call.kwargs).arguments
-        queries, values = (math.prod(given[name].shape[1:-1]) for name in ("query", "value"))
+        queries, values = (math.prod(call.arguments[name].shape[1:-1]) for name in ("query", "value"))
         steps, others, pairs = steps + queries, others + values, pairs + queries * values
     names = {"query": steps, "key": others, "value": others, "output": steps}
     times = {id(part(layer, f"_{name}_dense.kernel")): count for name, count in names.items()}

@@ -58,6 +58,7 @@ def disagreements(graph, known=()):
 def _spread(graph, batch, calm, chosen, seed):
     """`{id(call): reason}` of the calls that carry the disturbance of the chosen units to other places."""
     random, found = np.random.default_rng(seed), {}
+    makers = {layer for layer, _ in graph.maker_axes.values()}
 
     def disturbed(call, args, kwargs):
         name, role = graph.trace.names[id(call.op)], roles.role_of(call.op)
@@ -66,7 +67,7 @@ def _spread(graph, batch, calm, chosen, seed):
             outputs = [calm[id(tensor)] for tensor in call.output_tensors]
         else:
             outputs = [leaf for leaf in keras.tree.flatten(call.op(*args, **kwargs)) if leaf is not None]
-        if _makes(graph, name) or role is None:
+        if name in makers or role is None:
             outputs = [
                 _noisy(value, chosen[graph.units(graph.labels[id(tensor)])], random)
                 for value, tensor in zip(outputs, call.output_tensors, strict=True)
@@ -82,10 +83,6 @@ def _spread(graph, batch, calm, chosen, seed):
 
     run(graph.trace, batch, disturbed)
     return found
-
-
-def _makes(graph, name):
-    return any(layer == name for layer, _ in graph.maker_axes.values())
 
 
 def _noisy(value, chosen, random):

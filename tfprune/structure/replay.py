@@ -5,6 +5,7 @@
 
 import contextlib
 import inspect as python_inspect
+import re
 import warnings
 
 import keras
@@ -109,9 +110,9 @@ def rebuild_operation(op, config):
         with keras.saving.custom_object_scope({type(layer).__name__: type(layer) for layer in inner}):
             return op.__class__.from_config(dict(config))
     except Exception as error:
-        understood = _understood(op, config)
-        if understood != config:
-            return op.__class__.from_config(understood)
+        refused = _refused(error, config)
+        if refused:
+            return rebuild_operation(op, {entry: value for entry, value in config.items() if entry not in refused})
         if isinstance(op, keras.Layer) and op.variables:
             raise ValueError(
                 f"Layer '{op.name}' ({type(op).__name__}) cannot be built again from its get_config(): {error}\n"
@@ -120,10 +121,13 @@ def rebuild_operation(op, config):
         return op
 
 
-def _understood(op, config):
-    """The config without entries that the class writes but does not take (some layers of KerasHub do)."""
-    takes = set(python_inspect.signature(op.__class__.__init__).parameters) | {"name", "trainable", "dtype"}
-    return {entry: value for entry, value in config.items() if entry in takes}
+def _refused(error, config):
+    """The entries that a class writes into its config but does not take (some of KerasHub do), as the error says."""
+    named = str(error).partition("Unrecognized keyword arguments")[2]
+    unexpected = re.findall(r"unexpected keyword argument '(\w+)'", str(error))
+    # A layer that refuses what every layer takes cannot be given its name and precision again.
+    entries = set(config) - {"name", "trainable", "dtype"}
+    return {entry for entry in entries if f"'{entry}':" in named or entry in unexpected}
 
 
 def copy_weights(source, target):

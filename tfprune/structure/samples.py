@@ -45,7 +45,7 @@ def run(traced, batch, layer=None):
     Args:
         traced: A `Trace`.
         batch: Structure of arrays for `traced.inputs`.
-        layer: Function `(call, run it, args, kwargs) -> outputs` in place of the call. Default None: just run it.
+        layer: Function `(call, args, kwargs) -> outputs` in place of the call. Default None: just run it.
 
     Returns:
         `{id(KerasTensor): value}` of all tensors.

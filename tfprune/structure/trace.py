@@ -32,6 +32,11 @@ class Call:
         return tensors_in((self.args, self.kwargs))
 
     @property
+    def arguments(self):
+        """`{argument name: value}`, as the layer's own `call` names them."""
+        return python_inspect.signature(roles.unwrap(self.op).call).bind(*self.args, **self.kwargs).arguments
+
+    @property
     def output_tensors(self):
         """The KerasTensors among the outputs, in order."""
         return tensors_in(self.outputs)
@@ -210,7 +215,9 @@ class _Recorder:
         for call in inner.calls:
             args, kwargs = substitute((call.args, call.kwargs), tensors)
             kwargs = _with_training(call.op, kwargs, training)
-            outputs = self.open(call.op, args, kwargs)  # more sizes may be known here than inside
+            shapes = [[tensor.shape for tensor in found] for found in (call.input_tensors, tensors_in((args, kwargs)))]
+            # what stayed closed is tried again where more sizes are known than inside
+            outputs = self.open(call.op, args, kwargs) if shapes[0] != shapes[1] else None
             if outputs is None:
                 outputs = self.keep(call.op, args, kwargs, inner.owners[id(call.op)])
             for old, new in zip(call.output_tensors, tensors_in(outputs), strict=True):

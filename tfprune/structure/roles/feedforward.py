@@ -153,16 +153,24 @@ def _flatten(channels, layer, inputs, shapes):
 
 def reshape(channels, layer, inputs, shapes):
     """The same numbers in the same order, in another shape."""
-    before, after = channels.shapes_read[0], shapes[0]
-    unknown = [index for index, size in enumerate(before) if size is None]
-    fixed = max(unknown, default=-1) + 1  # sizes that are not known must stay in front, as they are
-    if None in after[fixed:] or before[:fixed] != after[:fixed] or inputs[0].size != _places(after):
-        return channels.refuse(inputs, shapes, "it reshapes a tensor whose size is not known beforehand")
-    return [inputs[0].reshape([size or 1 for size in after])]
+    after = [size or 1 for size in shapes[0]]
+    if not sizes_are_known(channels.shapes_read[0], shapes[0]) or inputs[0].size != np.prod(after, dtype=int):
+        return channels.refuse(inputs, shapes, UNKNOWN_SIZE)
+    return [inputs[0].reshape(after)]
 
 
-def _places(shape):
-    return np.prod([size or 1 for size in shape], dtype=int)
+UNKNOWN_SIZE = "it reshapes a tensor whose size is not known beforehand"
+
+
+def sizes_are_known(before, after):
+    """Whether all sizes that are not known stay in front, as they are, when a tensor is reshaped."""
+    fixed = max((index for index, size in enumerate(before) if size is None), default=-1) + 1
+    return before[:fixed] == after[:fixed] and None not in after[fixed:]
+
+
+def kept_along(kept, axis):
+    """Bool array: at which places along an axis something of a tensor is kept."""
+    return kept.any(axis=tuple(index for index in range(kept.ndim) if index != axis))
 
 
 def kept_shape(entry, leading=0):
@@ -170,8 +178,7 @@ def kept_shape(entry, leading=0):
 
     def settings(config, inputs, outputs):
         kept = outputs[0]
-        others = lambda axis: tuple(index for index in range(kept.ndim) if index != axis)  # noqa: E731
-        sizes = [int(kept.any(axis=others(axis)).sum()) for axis in range(kept.ndim)]
+        sizes = [int(kept_along(kept, axis).sum()) for axis in range(kept.ndim)]
         asked = tuple(config[entry]) if isinstance(config[entry], list | tuple) else (config[entry],)
         # what Keras fills in by itself (-1, None) stays; sizes change only where channels were removed
         new = [

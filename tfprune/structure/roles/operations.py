@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from tfprune.structure.roles.base import NAMED, Role, axis_without_batch, elementwise, refusing, same
-from tfprune.structure.roles.feedforward import kept_shape, softmax
+from tfprune.structure.roles.feedforward import UNKNOWN_SIZE, kept_along, kept_shape, sizes_are_known, softmax
 
 # One number in, one number out, at the same place; several inputs meet place by place.
 _ELEMENTWISE = (
@@ -85,11 +85,8 @@ def _moving_in_space(channels, op, inputs, shapes):
 
 
 def _reshape(channels, op, inputs, shapes):
-    before, after = channels.shapes_read[0], shapes[0]
-    unknown = [index for index, size in enumerate(before) if size is None]
-    fixed = max(unknown, default=-1) + 1
-    if before[:fixed] != after[:fixed] or None in after[fixed:]:
-        return channels.refuse(inputs, shapes, "it reshapes a tensor whose size is not known beforehand")
+    if not sizes_are_known(channels.shapes_read[0], shapes[0]):
+        return channels.refuse(inputs, shapes, UNKNOWN_SIZE)
     return _moving(channels, op, inputs, shapes)
 
 
@@ -165,7 +162,7 @@ def _kept_slice(args, kwargs, inputs, outputs):
     kept, new = inputs[0], _as_list(keys)
     places = _places_of(keys, kept.ndim)
     for axis in range(kept.ndim):
-        along = kept.any(axis=tuple(index for index in range(kept.ndim) if index != axis))
+        along = kept_along(kept, axis)
         if along.all() or places[axis + 1] is None:
             continue
         start, stop, _ = _key_at(keys, places, axis).indices(len(along))
@@ -179,8 +176,7 @@ def _kept_sections(config, inputs, outputs):
     axis = axis_without_batch(config["axis"], kept.ndim)
     if kept.all():
         return config
-    others = tuple(index for index in range(kept.ndim) if index != axis)
-    sizes = [int(part.any(axis=others).sum()) for part in outputs]
+    sizes = [int(kept_along(part, axis).sum()) for part in outputs]
     return {**config, "indices_or_sections": np.cumsum(sizes)[:-1].tolist()}
 
 
