@@ -1,5 +1,6 @@
 """What every test can count on: a seed, float32, no window, and real data only where it is prepared."""
 
+import importlib.util
 import os
 import random
 import sys
@@ -8,6 +9,11 @@ from pathlib import Path
 # Set before TensorFlow or matplotlib is imported anywhere, and inherited by the processes that tests start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
+# Some virtual machines name AMX among their instructions and die of it in the first bfloat16 product.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
+# Some metrics are compared with packages that import torchvision, which crashes the process once TensorFlow is loaded.
+if importlib.util.find_spec("torchvision"):
+    importlib.import_module("torchvision")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: one thread each beats several that fight for them.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

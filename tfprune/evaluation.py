@@ -34,14 +34,10 @@ from tfprune.metrics.calibration import (
     uncertainty_and_error,
 )
 from tfprune.metrics.detection import SCORES, detection
-from tfprune.metrics.scores import brier, logit_columns, nll, probability_columns, softmax
+from tfprune.metrics.scores import brier, nll, softmax
+from tfprune.predictions import Predictor, batches, check_batch_size
 from tfprune.structure.cost import cost, reference_of
 from tfprune.structure.cost import latency as measure_latency
-from tfprune.structure.head import find_head, logits_model_of
-from tfprune.structure.trace import trace
-
-# The smallest normal float32: a probability that a float32 softmax gives as 0 is below it.
-NLL_EPSILON = float(np.finfo(np.float32).tiny)
 
 
 def evaluate(model, data, ood=None, from_logits=None, dense=None, num_bins=15, batch_size=256, latency=False):
@@ -73,14 +69,13 @@ def evaluate(model, data, ood=None, from_logits=None, dense=None, num_bins=15, b
         >>> row["ece"], row["cifar100/auroc_msp"]
     """
     check_num_bins(num_bins)
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     ood = _checked_ood(ood)
-    traced = _checked_trace(model)
-    predict = _Predictor(model, traced, from_logits)
+    predict = Predictor(model, from_logits)
     known = _Totals(num_bins, keep_scores=bool(ood))
-    for x, y in _batches(data, model, batch_size, "data", labelled=True):
+    for x, y in batches(data, model, batch_size, "data"):
         known.add(predict(x), y)
-    row = {**known.row("data"), "nll_epsilon": predict.epsilon, **_cost_row(model, traced, dense)}
+    row = {**known.row("data"), "nll_epsilon": predict.epsilon, **_cost_row(model, predict.traced, dense)}
     if latency:
         row["latency_ms"] = 1000 * _latency(model)
     for name, strangers in ood.items():
@@ -140,7 +135,7 @@ class _Totals:
 def _ood_row(name, strangers, model, predict, known, batch_size):
     what = f"ood[{name!r}]"
     seen = _Totals(known.num_bins, keep_scores=True)
-    for x, _ in _batches(strangers, model, batch_size, what, labelled=False, like=predict.sample_shape):
+    for x, _ in batches(strangers, model, batch_size, what, labelled=False, like=predict.sample_shape):
         seen.add(predict(x))
     seen.check(what)
     row = {f"{name}/num_samples": seen.num_samples, f"{name}/mean_confidence": seen.mean_confidence}
@@ -172,250 +167,6 @@ def _latency(model):
     return measure_latency(model)
 
 
-# --- what the model gives ---------------------------------------------------------------------------------------------
-
-
-class _Predictor:
-    """Batch -> float64 logits (samples, classes), whatever the model gives."""
-
-    def __init__(self, model, traced, from_logits):
-        self.head = find_head(traced) if traced else None
-        _check_told(model, self.head, from_logits)
-        stepped_back = self.head in ("softmax", "sigmoid")
-        self.gives_logits = stepped_back or (self.head == "linear" if from_logits is None else bool(from_logits))
-        self.epsilon = None if self.gives_logits else NLL_EPSILON
-        self.sample_shape = None
-        if isinstance(model, keras.Model):
-            self.run = _Forward(logits_model_of(model, traced) if stepped_back else model)
-        else:
-            self.run = lambda x: model.predict(keras.tree.map_structure(np.asarray, x))
-
-    def __call__(self, x):
-        self.sample_shape = self.sample_shape or _sample_shape(x)
-        outputs = _matrix(self.run(x), len(keras.tree.flatten(x)[0]))
-        if self.head == "sigmoid" and outputs.shape[1] > 1:
-            raise ValueError(
-                f"evaluate scores one class per sample. Received: a sigmoid over {outputs.shape[1]} outputs, which is "
-                "a multi-label model. Use a softmax, or a single sigmoid output for two classes."
-            )
-        return logit_columns(outputs) if self.gives_logits else _logits_of_probabilities(outputs)
-
-
-class _Forward:
-    """Runs a Keras model on batches: the first few directly, later ones through a compiled function.
-
-    Compiling costs about as much as four batches do without; small sets, which a study evaluates by the hundred, are
-    done before that.
-    """
-
-    def __init__(self, model, direct=4):
-        self.model, self.direct, self.compiled = model, direct, {}
-        self.structure = model.input if isinstance(model, keras.Function) else None
-
-    def __call__(self, x):
-        import tensorflow as tf
-
-        x = keras.tree.map_structure(tf.convert_to_tensor, _arranged(x, self.structure))
-        if self.direct:
-            self.direct -= 1
-            return self.model(x, training=False)
-        spec = keras.tree.map_structure(lambda t: tf.TensorSpec((None, *t.shape[1:]), t.dtype), x)
-        key = repr(spec)  # tells a list of inputs from a tuple, too
-        if key not in self.compiled:
-            function = tf.function(lambda x: self.model(x, training=False), autograph=False)
-            self.compiled[key] = function.get_concrete_function(spec)
-        return self.compiled[key](x)
-
-
-def _arranged(x, structure):
-    """Inputs in the structure that a functional model was made with; Keras warns at any other, [x] for x included."""
-    expected = keras.tree.flatten(structure)
-    if structure is None or isinstance(structure, dict) or len(keras.tree.flatten(x)) != len(expected):
-        return x
-    leaves = [x[tensor.name] for tensor in expected] if isinstance(x, dict) else keras.tree.flatten(x)
-    return keras.tree.pack_sequence_as(structure, leaves)
-
-
-def _check_told(model, head, from_logits):
-    """Raises where logits and probabilities cannot be told apart, or where what is said is not what is seen."""
-    if from_logits not in (None, True, False):
-        raise ValueError(f"from_logits must be True, False or None. Received: from_logits={from_logits!r}.")
-    name = getattr(model, "name", type(model).__name__)
-    if head is None and from_logits is None:
-        raise ValueError(
-            f"Cannot tell whether '{name}' gives logits or probabilities: expected a Keras model that ends in a "
-            "softmax, a sigmoid or a linear layer. Pass from_logits=True if it gives logits, from_logits=False if it "
-            "gives probabilities."
-        )
-    if head in ("softmax", "sigmoid") and from_logits:
-        raise ValueError(
-            f"Model '{name}' ends in a {head}, so it gives probabilities. Received: from_logits=True. "
-            "Leave from_logits out."
-        )
-
-
-def _matrix(outputs, size):
-    """Outputs as a finite NumPy array (samples, classes)."""
-    if isinstance(outputs, dict | tuple):
-        raise ValueError(f"evaluate needs a model with one output. Received: {len(outputs)} outputs.")
-    if not isinstance(outputs, list):
-        outputs = keras.ops.convert_to_numpy(outputs)
-    outputs = np.asarray(outputs)
-    outputs = outputs[:, None] if outputs.ndim == 1 else outputs
-    if outputs.ndim != 2 or len(outputs) != size:
-        raise ValueError(
-            f"Expected outputs of shape (samples, classes), here ({size}, classes). Received: shape {outputs.shape}."
-        )
-    if not np.all(np.isfinite(outputs.astype(np.float64))):
-        bad = int(np.sum(~np.all(np.isfinite(outputs.astype(np.float64)), axis=1)))
-        raise ValueError(
-            f"The model's outputs hold NaN or infinity, in {bad} of the {size} samples of a batch. "
-            "Did its training diverge? Is its input scaled as in training?"
-        )
-    return outputs
-
-
-def _logits_of_probabilities(outputs):
-    """Logarithms of probabilities; their softmax is the probabilities again."""
-    tolerance = 1e-3 if outputs.dtype.itemsize >= 4 else 2e-2  # half precision holds two to three digits
-    p = outputs.astype(np.float64)
-    sums = p.sum(axis=1) if p.shape[1] > 1 else np.ones(len(p))
-    if p.min() < -tolerance or p.max() > 1 + tolerance or np.abs(sums - 1).max() > tolerance:
-        raise ValueError(
-            "Expected probabilities: numbers in [0, 1] whose rows sum to 1. Received: values from "
-            f"{p.min():.4g} to {p.max():.4g}, row sums from {sums.min():.4g} to {sums.max():.4g}. "
-            "If these are logits, pass from_logits=True."
-        )
-    return np.log(np.maximum(probability_columns(np.clip(p, 0.0, 1.0)), NLL_EPSILON))
-
-
-# --- what is given ----------------------------------------------------------------------------------------------------
-
-
-def _batches(data, model, batch_size, what, labelled, like=None):
-    """Pairs (x, y) of batches, y None unless `labelled`; `like` is the sample shape where the model says none."""
-    import tensorflow as tf
-
-    expected = _input_shape(model) or like
-    if isinstance(data, tf.data.Dataset):
-        pairs = _dataset_batches(data, expected, batch_size, what, labelled)
-    else:
-        pairs = _array_batches(data, model, batch_size, what, labelled)
-    for x, y in pairs:
-        if len(keras.tree.flatten(x)[0]):
-            _check_shape(x, expected, what)
-            yield x, y
-
-
-def _dataset_batches(data, expected, batch_size, what, labelled):
-    spec = data.element_spec
-    if labelled and not (isinstance(spec, tuple) and len(spec) == 2):
-        raise ValueError(
-            f"{what} must give pairs (x, y). Received: a tf.data.Dataset of {_parts(spec)}. "
-            "Map it to (x, y); sample weights are not used here."
-        )
-    if data.cardinality() == -1:  # tf.data.INFINITE_CARDINALITY
-        raise ValueError(f"{what} never ends (repeat without a count?). Pass it without repeat(), or take(n) of it.")
-    if _is_unbatched(spec, expected):
-        data = data.batch(batch_size)
-    for element in data:
-        x, y = (element[0], element[1:]) if isinstance(element, tuple) else (element, ())
-        yield x, np.asarray(y[0]) if labelled else None
-
-
-def _is_unbatched(spec, expected):
-    """Whether the elements are single samples: inputs one axis short of a batch, or labels that are numbers."""
-    inputs, labels = (spec[0], spec[1:]) if isinstance(spec, tuple) else (spec, ())
-    inputs, labels = keras.tree.flatten(inputs), keras.tree.flatten(labels)
-    rank = inputs[0].shape.rank
-    if expected is not None and len(inputs) == 1 and rank is not None:
-        return rank == len(expected)
-    return any(label.shape.rank == 0 for label in labels[:1])
-
-
-def _array_batches(data, model, batch_size, what, labelled):
-    x, y = _arrays(data, model, what, labelled)
-    sizes = {len(leaf) if leaf.ndim else None for leaf in keras.tree.flatten((x, y)) if leaf is not None}
-    if len(sizes) != 1 or None in sizes:
-        raise ValueError(f"{what} must hold arrays of equal length. Received: lengths {sorted(map(str, sizes))}.")
-    for start in range(0, sizes.pop(), batch_size):
-        part = slice(start, start + batch_size)
-        yield keras.tree.map_structure(lambda leaf, part=part: leaf[part], x), None if y is None else y[part]
-
-
-def _arrays(data, model, what, labelled):
-    """(x, y) of NumPy arrays, x a structure where the model has several inputs."""
-    if labelled and not (isinstance(data, tuple | list) and len(data) == 2):
-        raise TypeError(
-            f"{what} must be a pair (x, y) of arrays or a tf.data.Dataset of such. Received: {_parts(data)}."
-        )
-    if not labelled and isinstance(data, tuple) and len(data) not in (1, 2):
-        raise TypeError(f"{what} must be arrays x, a pair (x, y), or a tf.data.Dataset. Received: {_parts(data)}.")
-    x, y = data if labelled else (data[0] if isinstance(data, tuple) else data, None)
-    if not isinstance(x, dict) and not (isinstance(x, list | tuple) and len(getattr(model, "inputs", [0])) > 1):
-        x = np.asarray(x)
-    x = keras.tree.map_structure(np.asarray, x)
-    if any(leaf.dtype == object for leaf in keras.tree.flatten(x)):
-        raise TypeError(f"{what} must hold arrays of numbers of one shape. Received: {_parts(data)}.")
-    return x, None if y is None else np.asarray(y)
-
-
-def _check_shape(x, expected, what):
-    given = _sample_shape(x)
-    if expected is None or given is None or given == expected:
-        return
-    fits = len(given) == len(expected) and all(e in (g, None) for g, e in zip(given, expected, strict=True))
-    if not fits and (*given, 1) != expected:  # Keras itself reads (samples,) as (samples, 1)
-        raise ValueError(
-            f"{what} has samples of shape {given}, but the model takes {expected}. Bring them to the model's shape "
-            "with the same steps as its training data."
-        )
-
-
-def _sample_shape(x):
-    """Shape of one sample, or None where there are several inputs."""
-    leaves = keras.tree.flatten(x)
-    return tuple(leaves[0].shape[1:]) if len(leaves) == 1 else None
-
-
-def _input_shape(model):
-    """Shape of one sample as the model declares it, or None."""
-    inputs = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
-    return tuple(inputs[0].shape[1:]) if inputs and len(inputs) == 1 else None
-
-
-def _parts(value):
-    """A short description of data that cannot be used."""
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)} parts"
-    return f"{type(value).__name__}"
-
-
-def _checked_trace(model):
-    """The model's trace; None where there is no graph to read but the model can be used."""
-    if not isinstance(model, keras.Model):
-        if not callable(getattr(model, "predict", None)):
-            raise TypeError(f"model must be a Keras model or have .predict(x). Received: {type(model).__name__}.")
-        if hasattr(model, "predict_proba"):
-            raise TypeError(
-                f"The .predict of {type(model).__name__} gives class labels, not probabilities. "
-                "Pass an object whose .predict is its predict_proba, with from_logits=False."
-            )
-        return None
-    if not model.built:
-        raise ValueError(
-            f"Model '{model.name}' is not built. Start it with keras.Input(shape), or call it on data, first."
-        )
-    if not isinstance(model, keras.Sequential | keras.Function):
-        return None
-    if len(model.outputs) != 1:
-        raise ValueError(
-            f"evaluate needs a model with one output. Received: '{model.name}' with {len(model.outputs)}. "
-            "Pass keras.Model(model.inputs, model.outputs[i])."
-        )
-    return trace(model)
-
-
 def _checked_ood(ood):
     if ood is None:
         return {}
@@ -425,8 +176,3 @@ def _checked_ood(ood):
             'Pass ood={"cifar100": x}, for example.'
         )
     return ood
-
-
-def _check_batch_size(batch_size):
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer of at least 1. Received: batch_size={batch_size!r}.")

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from tfprune.metrics.scores import class_indices, entropy, probability_columns
+from tfprune.metrics.streaming import ClassificationMetric
 
 # --- NumPy ------------------------------------------------------------------------------------------------------------
 
@@ -131,43 +132,34 @@ def check_num_bins(num_bins):
 # --- Keras ------------------------------------------------------------------------------------------------------------
 
 
-class _BinnedError(keras.metrics.Metric):
+class _BinnedError(ClassificationMetric):
     """Streams `bin_totals`; a subclass says what is binned against what."""
 
     def __init__(self, num_bins=15, from_logits=False, name=None, dtype=None):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(from_logits=from_logits, name=name, dtype=dtype)
         check_num_bins(num_bins)
         self.num_bins = num_bins
-        self.from_logits = from_logits
-        # float64 whatever the dtype policy: a float32 count stops growing at 2**24.
-        self.totals = self.add_variable(shape=(3, num_bins), initializer="zeros", dtype="float64", name="totals")
+        self.totals = self.add_sums((3, num_bins), "totals")
 
-    def values_and_targets(self, probabilities, labels):
+    def values_and_targets(self, batch):
         raise NotImplementedError
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds a batch.
-
-        Args:
-            y_true: integer labels, or one-hot rows of the shape of `y_pred`.
-            y_pred: probabilities or logits (..., classes); one column is a sigmoid's probability of class 1, or its
-                logit.
-            sample_weight: optional, one weight per label.
-        """
-        labels = _sparse_labels(y_true, y_pred)
-        values, targets = self.values_and_targets(_class_probabilities(y_pred, self.from_logits), labels)
+    def add_batch(self, batch):
+        """Adds to each bin: the weights, and the weighted sums of values and targets."""
+        values, targets = self.values_and_targets(batch)
         index = ops.minimum(ops.cast(ops.floor(values * self.num_bins), "int32"), self.num_bins - 1)
-        weight = ops.ones_like(values) if sample_weight is None else _weights(sample_weight, y_true, y_pred)
         members = ops.one_hot(index, self.num_bins, dtype="float64")
+        weight = batch.weight
         self.totals.assign_add(ops.matmul(ops.stack([weight, weight * values, weight * targets]), members))
 
-    def result(self):
+    def value(self):
+        """The calibration error."""
         count, value, target = ops.unstack(ops.convert_to_tensor(self.totals), 3)
-        gap = ops.sum(ops.absolute(target - value))
-        return ops.cast(ops.divide_no_nan(gap, ops.sum(count)), self.dtype)
+        return ops.divide_no_nan(ops.sum(ops.absolute(target - value)), ops.sum(count))
 
     def get_config(self):
-        return {**super().get_config(), "num_bins": self.num_bins, "from_logits": self.from_logits}
+        """What `__init__` takes."""
+        return {**super().get_config(), "num_bins": self.num_bins}
 
 
 @keras.saving.register_keras_serializable("tfprune")
@@ -194,9 +186,9 @@ class ExpectedCalibrationError(_BinnedError):
     def __init__(self, num_bins=15, from_logits=False, name="ece", dtype=None):
         super().__init__(num_bins=num_bins, from_logits=from_logits, name=name, dtype=dtype)
 
-    def values_and_targets(self, probabilities, labels):
+    def values_and_targets(self, batch):
         """Confidence and correctness."""
-        return ops.max(probabilities, axis=-1), _is_correct(probabilities, labels)
+        return batch.confidence, batch.correct
 
 
 @keras.saving.register_keras_serializable("tfprune")
@@ -218,47 +210,6 @@ class UncertaintyCalibrationError(_BinnedError):
     def __init__(self, num_bins=15, from_logits=False, name="uce", dtype=None):
         super().__init__(num_bins=num_bins, from_logits=from_logits, name=name, dtype=dtype)
 
-    def values_and_targets(self, probabilities, labels):
+    def values_and_targets(self, batch):
         """Normalised entropy and error."""
-        logs = ops.log(ops.where(probabilities > 0, probabilities, ops.ones_like(probabilities)))
-        uncertainty = -ops.sum(probabilities * logs, axis=-1) / np.log(probabilities.shape[-1])
-        return ops.clip(uncertainty, 0.0, 1.0), 1.0 - _is_correct(probabilities, labels)
-
-
-def _class_probabilities(y_pred, from_logits):
-    """float64 (samples, classes); leading axes are flattened and one column is made two."""
-    # float64 first: a bfloat16 confidence times 15 would land in the wrong bin.
-    y_pred = ops.cast(y_pred, "float64")
-    num_classes = y_pred.shape[-1] if len(y_pred.shape) > 1 else 1
-    y_pred = ops.reshape(y_pred, (-1, num_classes))
-    if num_classes > 1:
-        return ops.softmax(y_pred, axis=-1) if from_logits else y_pred
-    positive = ops.sigmoid(y_pred) if from_logits else y_pred
-    return ops.concatenate([1.0 - positive, positive], axis=-1)
-
-
-def _sparse_labels(y_true, y_pred):
-    """int64 (samples,) from integers or one-hot rows; only the latter have as many columns as there are classes."""
-    y_true = ops.convert_to_tensor(y_true)
-    if _is_one_hot(y_true, y_pred):
-        return ops.cast(ops.reshape(ops.argmax(y_true, axis=-1), (-1,)), "int64")
-    return ops.cast(ops.reshape(y_true, (-1,)), "int64")
-
-
-def _is_one_hot(y_true, y_pred):
-    true_shape, pred_shape = ops.shape(y_true), ops.convert_to_tensor(y_pred).shape
-    return len(true_shape) == len(pred_shape) > 1 and pred_shape[-1] > 1 and y_true.shape[-1] != 1
-
-
-def _weights(sample_weight, y_true, y_pred):
-    """One float64 weight per label; (batch,) weights are stretched over the positions of each sample."""
-    y_true = ops.convert_to_tensor(y_true)
-    shape = ops.shape(y_true)[:-1] if _is_one_hot(y_true, y_pred) else ops.shape(y_true)
-    weight = ops.cast(sample_weight, "float64")
-    if len(weight.shape) < len(shape):
-        weight = ops.reshape(weight, (*ops.shape(weight), *(1,) * (len(shape) - len(weight.shape))))
-    return ops.reshape(ops.broadcast_to(weight, shape), (-1,))
-
-
-def _is_correct(probabilities, labels):
-    return ops.cast(ops.equal(ops.cast(ops.argmax(probabilities, axis=-1), "int64"), labels), "float64")
+        return ops.clip(batch.entropy / np.log(batch.num_classes), 0.0, 1.0), 1.0 - batch.correct
