@@ -10,7 +10,7 @@ from scipy import integrate, stats
 
 from tfprune import metrics
 from tfprune.losses import GaussianNegativeLogLikelihood
-from tfprune.metrics import regression
+from tfprune.metrics.regression import coverage
 
 SETTINGS = settings(max_examples=40, deadline=None, database=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -237,7 +237,7 @@ def test_binned_errors_by_hand():
 
 def test_area_follows_the_curve_where_it_crosses_the_diagonal():
     # from +0.1 to -0.3 over a quarter: the crossing is at a quarter of it, two triangles
-    area = regression._distance(np, np.array([0.1, -0.3]), "area")
+    area = coverage._distance(np, np.array([0.1, -0.3]), "area")
     assert area == pytest.approx(0.5 * 0.1 * 0.25 + 0.5 * 0.3 * 0.75)
 
 
