@@ -76,6 +76,40 @@ def test_cifar10_scales_pixels_and_splits_the_training_images(monkeypatch):
     assert data.ood["cifar100"].shape == (2, 32, 32, 3)
 
 
+def load_of(images):
+    return lambda *_, **__: {"image": tf.constant(images), "label": tf.range(len(images))}
+
+
+def test_grey_images_are_brought_to_the_shape_of_cifar10(monkeypatch):
+    grey = np.arange(2 * 28 * 28).reshape(2, 28, 28, 1).astype("uint8")
+    monkeypatch.setattr("tensorflow_datasets.load", load_of(grey))
+    x, y = datasets.images("mnist")
+    assert (x.shape, x.dtype, y.tolist()) == ((2, 32, 32, 3), np.float32, [0, 1])
+    np.testing.assert_array_equal(x[..., 0], x[..., 2])
+    same, _ = datasets.images("mnist", shape=(28, 28, 1))
+    np.testing.assert_allclose(same, grey / 127.5 - 1, atol=1e-6)
+    assert x.mean() == pytest.approx(same.mean(), abs=0.01)  # resizing keeps the brightness
+
+
+def test_coloured_images_are_averaged_where_grey_is_asked_for(monkeypatch):
+    colour = np.zeros((1, 8, 8, 3), "uint8") + np.array([0, 51, 255], "uint8")
+    monkeypatch.setattr("tensorflow_datasets.load", load_of(colour))
+    np.testing.assert_allclose(datasets.images("x", shape=(8, 8, 1))[0], np.full((1, 8, 8, 1), -0.2), atol=1e-6)
+
+
+def test_images_refuses_two_channels():
+    with pytest.raises(ValueError, match=r"1 or 3 channels\. Received: shape=\(8, 8, 2\)"):
+        datasets.images("mnist", shape=(8, 8, 2))
+
+
+@pytest.mark.tfds("fashion_mnist")
+def test_real_images_of_another_data_set_fit_a_cifar10_model():
+    x, y = datasets.images("fashion_mnist")
+    assert x.shape == (10000, 32, 32, 3)
+    assert (x.min(), x.max()) == (-1, 1)
+    assert np.bincount(y).tolist() == [1000] * 10
+
+
 def test_missing_images_are_refused_with_what_to_do(monkeypatch):
     def load(*_, **__):
         raise OSError("no route to host\nsecond line")

@@ -118,6 +118,40 @@ def cifar10():
     return Dataset("cifar10", train, validation, test, ood, num_classes=10, input_shape=(32, 32, 3))
 
 
+def images(name, split="test", shape=(32, 32, 3)):
+    """Returns `(x, y)` of any image data set of tensorflow_datasets, scaled as CIFAR-10 is here, for use as OOD set.
+
+    Pixels go from [0, 255] to [-1, 1]. Images of another size are resized (bilinear, antialiased); grey ones get three
+    equal channels, coloured ones are averaged where one channel is asked for.
+
+    Args:
+        name: Name of the data set, such as "mnist"; it must hold "image" and "label".
+        split: Split, in the words of tensorflow_datasets.
+        shape: (height, width, channels) of the images to return, with 1 or 3 channels.
+
+    Returns:
+        float32 images (samples, *shape), and int32 labels (samples,).
+
+    Raises:
+        ValueError: tensorflow_datasets cannot get the data, or `shape` has another number of channels.
+
+    Example:
+
+    >>> strangers, _ = tfprune.datasets.images("fashion_mnist")
+    >>> tfprune.evaluate(model, data.test, ood={"fashion_mnist": strangers})
+    """
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise ValueError(f"shape must be (height, width, channels) with 1 or 3 channels. Received: shape={shape}.")
+    x, y = _images(name, split)
+    if x.shape[1:3] != tuple(shape[:2]):
+        import tensorflow as tf
+
+        x = tf.image.resize(x, shape[:2], antialias=True).numpy()
+    if shape[2] < x.shape[3]:
+        x = x.mean(axis=3, keepdims=True)
+    return np.repeat(x, shape[2] // x.shape[3], axis=3), y
+
+
 DATASETS = {"moons": moons, "digits": digits, "cifar10": cifar10}
 
 
