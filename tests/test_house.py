@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "comparison": {"metrics", "predictions", "uncertainty", "evaluation", "significance"},
     "potential": {"significance"},
     "plots": {"layers", "structure"},
-    "verification": {"layers", "structure", "pruning"},
+    "verification": {"layers", "structure", "pruning", "metrics", "uncertainty"},
     "study": {
         *("layers", "losses", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
         *("metrics", "predictions", "uncertainty", "evaluation", "comparison", "potential"),

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 import tfprune
-from tfprune import verification
+from tfprune.verification import models as verification
 
 pytest.importorskip("keras_hub", reason="KerasHub is not installed: pip install 'tfprune[hub]'")
 BACKBONES = verification.hub_backbones()

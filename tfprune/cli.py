@@ -288,7 +288,7 @@ def _certificate(report):
 
 
 def _verify_models(options):
-    from tfprune.verification import verify_models
+    from tfprune.verification.models import verify_models
 
     rows = verify_models(options.out, options.all, options.only, lambda line: print(line, flush=True))
     failed = [row["model"] for row in rows if "error" in row]

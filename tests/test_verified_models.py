@@ -6,7 +6,8 @@ import keras
 import pytest
 from keras import layers
 
-from tfprune import cli, verification
+from tfprune import cli
+from tfprune.verification import models as verification
 
 SMALL = sorted(set(verification.applications()) - verification.LARGE)
 
