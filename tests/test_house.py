@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "significance": set(),
     "predictions": {"layers", "structure", "metrics"},
     "uncertainty": {"layers", "structure", "metrics", "predictions"},
-    "evaluation": {"layers", "structure", "metrics", "predictions", "uncertainty"},
+    "evaluation": {"layers", "structure", "metrics", "predictions", "uncertainty", "corruptions"},
     "comparison": {"metrics", "predictions", "uncertainty", "evaluation", "significance"},
     "potential": {"significance"},
     "plots": {"layers", "structure"},

@@ -20,6 +20,8 @@ _CONTENTS = {
     "find_ticket": "tfprune.tickets",
     "Ticket": "tfprune.pruning.ticket",
     "evaluate": "tfprune.evaluation",
+    "evaluate_regression": "tfprune.evaluation",
+    "evaluate_shift": "tfprune.evaluation",
 }
 _MODULES = (
     "callbacks",

@@ -32,7 +32,7 @@ class Predictor:
     """
 
     def __init__(self, model, from_logits=None):
-        self.model, self.traced = model, _checked_trace(model)
+        self.model, self.traced = model, checked_trace(model)
         self.head = find_head(self.traced) if self.traced else None
         if from_logits is None and not isinstance(model, keras.Model):
             from_logits = getattr(model, "from_logits", None)
@@ -282,7 +282,7 @@ def _parts(value):
     return f"{type(value).__name__}"
 
 
-def _checked_trace(model):
+def checked_trace(model):
     """The model's trace; None where there is no graph to read but the model can be used."""
     if not isinstance(model, keras.Model):
         if not callable(getattr(model, "predict", None)):

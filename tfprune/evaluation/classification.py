@@ -22,9 +22,9 @@ Memory stays bounded, but for the scores of the out-of-distribution comparison: 
 bytes a sample.
 """
 
-import keras
 import numpy as np
 
+from tfprune.evaluation.expense import cost_row
 from tfprune.metrics.calibration import (
     bin_totals,
     calibration_error,
@@ -36,8 +36,6 @@ from tfprune.metrics.calibration import (
 from tfprune.metrics.detection import SCORES, detection
 from tfprune.metrics.scores import brier, nll, softmax
 from tfprune.predictions import Predictor, batches, check_batch_size
-from tfprune.structure.cost import cost, reference_of
-from tfprune.structure.cost import latency as measure_latency
 
 
 def evaluate(model, data, ood=None, from_logits=None, dense=None, num_bins=15, batch_size=256, latency=False):
@@ -75,9 +73,7 @@ def evaluate(model, data, ood=None, from_logits=None, dense=None, num_bins=15, b
     known = _Totals(num_bins, keep_scores=bool(ood))
     for x, y in batches(data, model, batch_size, "data"):
         known.add(predict(x), y)
-    row = {**known.row("data"), "nll_epsilon": predict.epsilon, **_cost_row(model, predict.traced, dense)}
-    if latency:
-        row["latency_ms"] = 1000 * _latency(model)
+    row = {**known.row("data"), "nll_epsilon": predict.epsilon, **cost_row(model, predict.traced, dense, latency)}
     for name, strangers in ood.items():
         row |= _ood_row(name, strangers, model, predict, known, batch_size)
     return row
@@ -143,28 +139,6 @@ def _ood_row(name, strangers, model, predict, known, batch_size):
         measured = detection(np.concatenate(known.scores[score]), np.concatenate(seen.scores[score]))
         row |= {f"{name}/{metric}_{score}": value for metric, value in measured.items()}
     return row
-
-
-def _cost_row(model, traced, dense):
-    if not isinstance(model, keras.Model):
-        return dict.fromkeys(("parameters", "multiply_adds", "bytes", "compression_ratio", "theoretical_speedup"))
-    own = cost(traced or model)
-    reference = (dense if isinstance(dense, dict) else cost(dense)) if dense is not None else reference_of(model) or own
-    return {
-        **{key: own[key] for key in ("parameters", "multiply_adds", "bytes")},
-        "compression_ratio": 1.0 if reference is own else _quotient(reference["parameters"], own["parameters"]),
-        "theoretical_speedup": 1.0 if reference is own else _quotient(reference["multiply_adds"], own["multiply_adds"]),
-    }
-
-
-def _quotient(whole, part):
-    return whole / part if whole is not None and part else None
-
-
-def _latency(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"latency=True needs a Keras model. Received: model of type {type(model).__name__}.")
-    return measure_latency(model)
 
 
 def _checked_ood(ood):
