@@ -1,28 +1,70 @@
-"""How sure is the model, and how right is it to be? Calibration, scoring rules, and detection of strangers.
+"""How sure is the model, and how right is it to be? Calibration, scoring rules, selective prediction, detection.
 
-NumPy functions, computed in float64:
-    accuracy, mean_confidence, nll, brier, entropy      (scores.py)
-    ece, uce, reliability_table                         (calibration.py)
-    auroc, aupr_out, aupr_in, fpr95, detection,
-    msp_score, entropy_score                            (detection.py)
-    mean_and_std, gaussian_nll, gaussian_crps, picp, mpiw, sharpness, std_scale, ence, regression_uce, variance_table,
-    coverage_calibration_error, coverage_table          (regression.py)
-Keras metrics for `model.compile`: ExpectedCalibrationError, UncertaintyCalibrationError; for the Gaussian heads of
-`tfprune.losses`: GaussianNegativeLogLikelihood, CRPS, CoverageCalibrationError, PredictionIntervalCoverage,
-PredictionIntervalWidth, ExpectedNormalizedCalibrationError, RegressionUncertaintyCalibrationError, Sharpness,
-StandardDeviationScale.
+Every metric is a NumPy function in float64, and beside it a `keras.metrics.Metric` for `model.compile` that streams in
+fixed memory and whose states merge. Which is which:
 
-`tfprune.evaluate` computes those of classifiers in one pass over a data set.
+    scores.py                accuracy, nll, brier and its parts, entropy, mutual information
+    calibration.py           errors in bins of equal width: ece (l1, l2, max), average, classwise; the signed gap
+    equal_mass.py            ... in bins of equal mass, debiased, and the Kolmogorov-Smirnov error
+    smooth.py                ... with a kernel in place of bins
+    entropy_calibration.py   uce, what it would be of a calibrated model, and the gap that mends it
+    floor.py                 what each would be of a calibrated model: the noise floor
+    selective.py             aurc, eaurc, augrc, coverage at risk
+    detection.py             auroc, aupr, fpr95, detection accuracy: exact, or streaming with certified bounds
+    regression/              of predicted Gaussians, the heads of `tfprune.losses`
+
+`tfprune.evaluate` and `tfprune.evaluate_regression` compute them all in one pass over a data set. How they agree with
+other packages: `tfprune verify-metrics`.
 """
 
 from tfprune.metrics.calibration import (
+    AverageCalibrationError,
+    ClasswiseCalibrationError,
+    ConfidenceGap,
     ExpectedCalibrationError,
-    UncertaintyCalibrationError,
+    average_calibration_error,
+    classwise_ece,
+    confidence_gap,
     ece,
     reliability_table,
-    uce,
 )
-from tfprune.metrics.detection import aupr_in, aupr_out, auroc, detection, entropy_score, fpr95, msp_score
+from tfprune.metrics.detection import (
+    DetectionAccuracy,
+    DetectionAUPR,
+    DetectionAUROC,
+    DetectionAveragePrecision,
+    DetectionFPR95,
+    StreamingDetection,
+    aupr_in,
+    aupr_out,
+    auroc,
+    average_precision_in,
+    average_precision_out,
+    detection,
+    detection_accuracy,
+    entropy_score,
+    fpr95,
+    msp_score,
+)
+from tfprune.metrics.entropy_calibration import (
+    EntropyConfidenceGap,
+    UncertaintyCalibrationError,
+    entropy_confidence_gap,
+    uce,
+    uce_reference,
+    uncertainty_table,
+)
+from tfprune.metrics.equal_mass import (
+    DebiasedCalibrationError,
+    EqualMassCalibrationError,
+    KolmogorovSmirnovCalibrationError,
+    adaptive_calibration_error,
+    debiased_calibration_error,
+    equal_mass_ece,
+    ks_calibration_error,
+    thresholded_adaptive_calibration_error,
+)
+from tfprune.metrics.floor import noise_floor
 from tfprune.metrics.regression import (
     CRPS,
     CoverageCalibrationError,
@@ -46,46 +88,124 @@ from tfprune.metrics.regression import (
     std_scale,
     variance_table,
 )
-from tfprune.metrics.scores import accuracy, brier, entropy, mean_confidence, nll, softmax
+from tfprune.metrics.scores import (
+    BrierDecomposition,
+    BrierScore,
+    MutualInformation,
+    NegativeLogLikelihood,
+    PredictiveEntropy,
+    accuracy,
+    brier,
+    brier_decomposition,
+    entropy,
+    mean_confidence,
+    mutual_information,
+    nll,
+    softmax,
+)
+from tfprune.metrics.selective import (
+    AUGRC,
+    AURC,
+    EAURC,
+    CoverageAtRisk,
+    augrc,
+    aurc,
+    confidence_and_correct,
+    coverage_at_risk,
+    eaurc,
+    optimal_aurc,
+    risk_coverage_table,
+    selective_prediction,
+)
+from tfprune.metrics.smooth import SmoothCalibrationError, smooth_ece
 
 __all__ = [
+    "AUGRC",
+    "AURC",
     "CRPS",
+    "EAURC",
+    "AverageCalibrationError",
+    "BrierDecomposition",
+    "BrierScore",
+    "ClasswiseCalibrationError",
+    "ConfidenceGap",
+    "CoverageAtRisk",
     "CoverageCalibrationError",
+    "DebiasedCalibrationError",
+    "DetectionAUPR",
+    "DetectionAUROC",
+    "DetectionAccuracy",
+    "DetectionAveragePrecision",
+    "DetectionFPR95",
+    "EntropyConfidenceGap",
+    "EqualMassCalibrationError",
     "ExpectedCalibrationError",
     "ExpectedNormalizedCalibrationError",
     "GaussianNegativeLogLikelihood",
+    "KolmogorovSmirnovCalibrationError",
+    "MutualInformation",
+    "NegativeLogLikelihood",
     "PredictionIntervalCoverage",
     "PredictionIntervalWidth",
+    "PredictiveEntropy",
     "RegressionUncertaintyCalibrationError",
     "Sharpness",
+    "SmoothCalibrationError",
     "StandardDeviationScale",
+    "StreamingDetection",
     "UncertaintyCalibrationError",
     "accuracy",
+    "adaptive_calibration_error",
+    "augrc",
     "aupr_in",
     "aupr_out",
+    "aurc",
     "auroc",
+    "average_calibration_error",
+    "average_precision_in",
+    "average_precision_out",
     "brier",
+    "brier_decomposition",
+    "classwise_ece",
+    "confidence_and_correct",
+    "confidence_gap",
+    "coverage_at_risk",
     "coverage_calibration_error",
     "coverage_table",
+    "debiased_calibration_error",
     "detection",
+    "detection_accuracy",
+    "eaurc",
     "ece",
     "ence",
     "entropy",
+    "entropy_confidence_gap",
     "entropy_score",
+    "equal_mass_ece",
     "fpr95",
     "gaussian_crps",
     "gaussian_nll",
+    "ks_calibration_error",
     "mean_and_std",
     "mean_confidence",
     "mpiw",
     "msp_score",
+    "mutual_information",
     "nll",
+    "noise_floor",
+    "optimal_aurc",
     "picp",
     "regression_uce",
     "reliability_table",
+    "risk_coverage_table",
+    "selective_prediction",
     "sharpness",
+    "smooth_ece",
     "softmax",
     "std_scale",
+    "thresholded_adaptive_calibration_error",
     "uce",
+    "uce_reference",
+    "uncertainty_table",
     "variance_table",
 ]

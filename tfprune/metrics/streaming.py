@@ -139,7 +139,7 @@ class Batch:
     @functools.cached_property
     def odds(self):
         """log((1 - p) / p) of the predicted class, (samples,): ranks as 1 - confidence, with no ties at 1.0."""
-        logs = self.log_probabilities
+        logs = self.outputs if self.from_logits else self.log_probabilities
         others = ops.where(ops.one_hot(self.predicted, self.num_classes, dtype="bool"), -np.inf, logs)
         return ops.logsumexp(others, axis=-1) - ops.max(logs, axis=-1)
 
@@ -156,6 +156,12 @@ class Batch:
 
     @functools.cached_property
     def weight(self):
+        """`given_weight`, but NaN where the label is no class; what weighs 0 stays out, whatever its label."""
+        known = ops.logical_and(self.labels >= 0, self.labels < self.num_classes)
+        return ops.where(ops.logical_or(known, self.given_weight == 0), self.given_weight, np.nan)
+
+    @functools.cached_property
+    def given_weight(self):
         """(samples,) float64, 1 where none is given; (batch,) weights are stretched over each sample's positions."""
         if self.sample_weight is None:
             return ops.ones_like(self.outputs[:, 0])
