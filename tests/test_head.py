@@ -194,3 +194,14 @@ def test_logits_of_an_unknown_head_are_refused(make):
 def test_unbuilt_model_is_refused():
     with pytest.raises(ValueError, match="not built"):
         find_head(keras.Sequential([layers.Dense(3)]))
+
+
+def test_augmentation_stays_off_as_in_predict():
+    inputs = keras.Input((8, 8, 1))
+    x = layers.RandomFlip("horizontal")(inputs)
+    outputs = layers.Dense(3, activation="softmax")(layers.Flatten()(x))
+    model = keras.Model(inputs, outputs)
+    images = np.random.RandomState(0).randn(20, 8, 8, 1).astype("float32")
+    z = np.asarray(logits_model(model)(images, training=False))
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(p / p.sum(axis=1, keepdims=True), model.predict(images, verbose=0), atol=1e-6)

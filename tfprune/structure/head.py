@@ -11,6 +11,7 @@ from keras import layers
 
 from tfprune.structure.replay import config_of, copy_weights, rebuild_operation
 from tfprune.structure.roles import unwrap
+from tfprune.structure.running import given, run
 from tfprune.structure.trace import Call, Trace, trace
 
 # Layers whose output is activation(linear map of the input). (A recurrent layer has an activation too, but more after.)
@@ -112,18 +113,14 @@ class _LogitsModel(keras.Model):
         head, *tail = chain
         replaced = {id(call) for call in chain}
         before = [call for call in traced.calls if id(call) not in replaced]
-        self._given = traced.inputs
+        self._traced = traced
         self._calls = [*before, _without_activation(head), *tail]
         self._wanted = chain[-1].output_tensors[0]
         self._shared = [call.op for call in self._calls if isinstance(call.op, keras.Layer)]  # so that Keras sees them
 
     def call(self, inputs):
         """Logits of a batch."""
-        tensors = _given(self._given, inputs)
-        for call in self._calls:
-            args, kwargs = keras.tree.map_structure(lambda leaf: tensors.get(id(leaf), leaf), (call.args, call.kwargs))
-            results = keras.tree.flatten(call.op(*args, **kwargs))
-            tensors.update(zip(map(id, call.output_tensors), results, strict=True))
+        tensors = run(self._calls, given(self._traced, inputs))
         return tensors[id(self._wanted)]
 
 
@@ -223,17 +220,3 @@ def _without_activation(call):
     copy_weights(call.op, twin)
     unwrap(twin).activation = keras.activations.linear
     return Call(twin, call.args, call.kwargs, call.outputs)
-
-
-def _given(expected, inputs):
-    """{id of the traced input: its value}, in the dtype and rank that the model declares."""
-    if isinstance(inputs, dict) and not isinstance(expected, dict):
-        inputs = [inputs[tensor.name] for tensor in keras.tree.flatten(expected)]
-    pairs = zip(keras.tree.flatten(expected), keras.tree.flatten(inputs), strict=True)
-    return {id(tensor): _as_declared(value, tensor) for tensor, value in pairs}
-
-
-def _as_declared(value, tensor):
-    value = keras.ops.cast(value, tensor.dtype)
-    missing_axis = len(value.shape) == len(tensor.shape) - 1 and tensor.shape[-1] == 1
-    return keras.ops.expand_dims(value, -1) if missing_axis else value
