@@ -13,7 +13,9 @@ _WITH_DEVIATION = ("accuracy", "early_stop_epoch")
 
 
 def main(arguments=None):
-    """Runs one command and returns its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C.
+    """Runs one command and returns its exit code.
+
+    0 is success, 1 a check that found something wrong, 2 what the user can mend, 130 Ctrl-C.
 
     Args:
         arguments: List of words after `tfprune`; those of the process by default.
@@ -26,14 +28,13 @@ def main(arguments=None):
     # Before TensorFlow loads: its start-up notes are no answer to any command.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, OSError, RuntimeError) as error:
         print(f"tfprune: error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\ntfprune: stopped.{getattr(options, 'resume_hint', '')}", file=sys.stderr)
         return 130
-    return 0
 
 
 def _one_line(error):
@@ -47,7 +48,15 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"tfprune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_study, _add_inspect, _add_prune, _add_verify_models, _add_evaluate, _add_report):
+    for add in (
+        _add_study,
+        _add_inspect,
+        _add_prune,
+        _add_verify_models,
+        _add_verify_metrics,
+        _add_evaluate,
+        _add_report,
+    ):
         add(commands)
     return parser
 
@@ -113,6 +122,17 @@ def _add_verify_models(commands):
     command.add_argument("--only", type=_words, metavar="MODELS", help="only these models")
     command.add_argument("--out", default="docs/verified_models.md", metavar="TABLE.md", help="table to write")
     command.set_defaults(run=_verify_models)
+
+
+def _add_verify_metrics(commands):
+    command = commands.add_parser(
+        "verify-metrics",
+        help="compute every metric with other packages too, and tell whether they agree",
+        description="Computes every metric by tfprune, by the packages that are installed, and from published golden "
+        "values, and writes the table. The exit code is 1 where something differs.",
+    )
+    command.add_argument("--out", default="docs/verified_metrics.md", metavar="TABLE.md", help="table to write")
+    command.set_defaults(run=_verify_metrics)
 
 
 def _add_evaluate(commands):
@@ -293,6 +313,17 @@ def _verify_models(options):
     rows = verify_models(options.out, options.all, options.only, lambda line: print(line, flush=True))
     failed = [row["model"] for row in rows if "error" in row]
     print(f"{len(rows)} rows in {options.out}; {len(failed)} failed{': ' + ', '.join(failed) if failed else ''}.")
+
+
+def _verify_metrics(options):
+    from tfprune.verification.metrics import verify_metrics
+
+    rows = verify_metrics(options.out, lambda line: print(line, flush=True))
+    wrong = [f"{row['ours']} ({row['package']})" for row in rows if row["verdict"] in ("differs", "failed")]
+    print(f"{len(rows)} rows in {options.out}.")
+    if wrong:
+        print(f"tfprune: {len(wrong)} differ or failed: {', '.join(wrong)}.", file=sys.stderr)
+    return int(bool(wrong))
 
 
 def _evaluate(options):

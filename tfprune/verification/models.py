@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tfprune.pruning.certificate import TOLERANCE, compare
 from tfprune.structure import roles
 from tfprune.structure.cost import cost
 from tfprune.structure.groups import ChannelGraph
+from tfprune.verification.files import write
 
 RATIOS = (0.3, 0.5, 0.9)
 SCOPES = ("layer", "global")
@@ -274,10 +274,10 @@ def verify_models(out, large=False, only=None, progress=print):
         if approximate and not row.get("approximate_groups", 1):
             continue  # the same as the row before
         rows = dict(sorted({**rows, name: row}.items(), key=lambda item: ("." in item[0], item[0])))
-        _write(rows_path, "".join(json.dumps(row) + "\n" for row in rows.values()))
+        write(rows_path, "".join(json.dumps(row) + "\n" for row in rows.values()))
         progress(_line(row))
         keras.backend.clear_session()
-    _write(out, table(list(rows.values())))
+    write(out, table(list(rows.values())))
     return list(rows.values())
 
 
@@ -306,13 +306,6 @@ def _read(path):
         return {}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     return {row["model"]: row for row in rows}
-
-
-def _write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)  # never half a file
 
 
 def _versions():
