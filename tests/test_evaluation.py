@@ -11,9 +11,10 @@ import tensorflow as tf
 from keras import layers
 
 import tfprune
-from tfprune import metrics, models
+from tfprune import metrics, models, uncertainty
 from tfprune.evaluation import evaluate
 from tfprune.structure.cost import cost, record_reference
+from tfprune.uncertainty import detectors
 
 R = np.random.RandomState(0)
 X, Y = R.randn(530, 4).astype("float32"), R.randint(0, 3, 530)
@@ -47,10 +48,42 @@ def assert_same(got, expected, rel=1e-6):
         if isinstance(value, list):
             assert_same(dict(enumerate(got[key])), dict(enumerate(value)), rel)
         else:
-            assert got[key] == (value if value is None else pytest.approx(value, rel=rel)), key
+            is_plain = isinstance(value, int | float | np.number)
+            assert got[key] == (pytest.approx(value, rel=rel) if is_plain else value), key
 
 
 # --- right numbers ----------------------------------------------------------------------------------------------------
+
+
+CALIBRATION = (
+    *("average_calibration_error", "equal_mass_ece", "classwise_ece", "debiased_calibration_error", "smooth_ece"),
+    *("ks_calibration_error", "uce", "entropy_confidence_gap", "confidence_gap"),
+)
+
+
+def metric_floors(z, y):
+    """Floor and excess as the streaming metrics compute them from their state."""
+    made = {
+        "ece": metrics.ExpectedCalibrationError(from_logits=True),
+        "classwise_ece": metrics.ClasswiseCalibrationError(z.shape[1], from_logits=True),
+    }
+    for metric in made.values():
+        metric.update_state(y, z)
+    p = softmax(z)
+    drawn = metrics.noise_floor(metrics.equal_mass_ece, p, num_draws=2000)
+    found = {f"{name}_floor": pytest.approx(metric.floor(), rel=1e-6) for name, metric in made.items()}
+    found |= {f"{name}_excess": pytest.approx(metric.excess(), rel=1e-5) for name, metric in made.items()}
+    return found | {
+        "equal_mass_ece_floor": pytest.approx(drawn, rel=0.03),
+        "equal_mass_ece_excess": pytest.approx(metrics.equal_mass_ece(p, y) - drawn, abs=0.03 * drawn),
+    }
+
+
+def selective(z, y):
+    found = metrics.selective_prediction(z, y, from_logits=True)
+    return {name: found[name] for name in ("aurc", "eaurc", "augrc")} | {
+        "coverage_at_5_risk": found["coverage_at_risk"]
+    }
 
 
 def test_row_holds_what_the_references_give(model):
@@ -62,9 +95,17 @@ def test_row_holds_what_the_references_give(model):
         "accuracy": sk.accuracy_score(Y, p.argmax(1)),
         "nll": sk.log_loss(Y, p),
         "brier": np.mean(np.sum((p - np.eye(3)[Y]) ** 2, axis=1)),
+        **{f"brier_{part}": value for part, value in metrics.brier_decomposition(p, Y).items()},
         "ece": metrics.ece(p, Y),
-        "uce": metrics.uce(p, Y),
+        "ece_l2": metrics.ece(p, Y, norm="l2"),
+        "ece_max": metrics.ece(p, Y, norm="max"),
+        **{name: getattr(metrics, name)(p, Y) for name in CALIBRATION},
+        "uce_reference": metrics.uce_reference(p),
+        **metric_floors(z, Y),
         "mean_confidence": p.max(1).mean(),
+        "mean_entropy": metrics.entropy(p).mean(),
+        **selective(z, Y),
+        "leak": None,
         "num_samples": 530,
         "num_bins": 15,
         "nll_epsilon": None,
@@ -84,8 +125,13 @@ def test_row_holds_what_the_references_give(model):
         expected[f"far/auroc_{name}"] = sk.roc_auc_score(is_ood, score)
         expected[f"far/fpr95_{name}"] = false_rate[true_rate >= 0.95][0]
         expected[f"far/aupr_out_{name}"] = sk.auc(recall, precision)
+        expected[f"far/ap_out_{name}"] = sk.average_precision_score(is_ood, score)
+        expected[f"far/detection_accuracy_{name}"] = 1 - 0.5 * np.min(false_rate + 1 - true_rate)
         precision, recall, _ = sk.precision_recall_curve(1 - is_ood, -score)
         expected[f"far/aupr_in_{name}"] = sk.auc(recall, precision)
+        expected[f"far/ap_in_{name}"] = sk.average_precision_score(1 - is_ood, -score)
+        false_rate, true_rate, _ = sk.roc_curve(1 - is_ood, -score, drop_intermediate=False)
+        expected[f"far/fpr95_id_{name}"] = false_rate[true_rate >= 0.95][0]
     expected |= {f"reliability_{column}": values for column, values in table.items()}
     assert_same(row, expected)
 
@@ -447,3 +493,95 @@ def test_wrong_type_is_refused(name, model):
     call, message = WRONG_TYPES[name]
     with pytest.raises(TypeError, match=message):
         call(model)
+
+
+# --- detectors, predictives, leaks ------------------------------------------------------------------------------------
+
+
+def trained_like(num_hidden=24):
+    """A model, and data that its features tell apart."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(num_hidden, activation="relu", name="hidden")(inputs)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.Dropout(0.3)(hidden)))
+
+
+def test_every_detector_is_told_in_the_row_as_it_scores_by_itself():
+    model = trained_like()
+    row = evaluate(model, (X, Y), ood={"far": STRANGE}, detectors="all", train=(X[:300], Y[:300]), allow_leak=True)
+    fitted = detectors.fit_all(list(detectors.DETECTORS), model, (X[:300], Y[:300]))
+    known, strange = detectors.score_all(fitted, X), detectors.score_all(fitted, STRANGE)
+    for name in detectors.DETECTORS:
+        expected = sk.roc_auc_score(np.repeat([0, 1], [len(X), len(STRANGE)]), np.append(known[name], strange[name]))
+        assert row[f"far/auroc_{name}"] == pytest.approx(expected), name
+    assert (row["num_features"], row["feature_rank"] > 0, row["num_dead_features"] >= 0) == (24, True, True)
+    json.dumps(row)
+
+
+def test_fitted_detector_is_taken_as_it_is_and_refused_for_another_model():
+    model, other = trained_like(), trained_like(num_hidden=12)
+    knn = detectors.KNN(num_neighbors=3).fit(model, (X[:300], Y[:300]))
+    row = evaluate(model, (X[300:], Y[300:]), ood={"far": STRANGE}, detectors=[knn])
+    assert "far/auroc_knn" in row
+    with pytest.raises(ValueError, match="fitted on other weights"):
+        evaluate(other, (X[300:], Y[300:]), ood={"far": STRANGE}, detectors=[knn])
+
+
+def test_detector_without_data_to_learn_from_is_refused():
+    with pytest.raises(ValueError, match=r"learn from data: knn.*Pass train="):
+        evaluate(trained_like(), (X, Y), ood={"far": STRANGE}, detectors=["energy", "knn"])
+
+
+def test_logit_detectors_are_refused_where_there_are_probabilities_only():
+    class Uniform:
+        def predict(self, x):
+            return np.full((len(x), 3), 1 / 3)
+
+    with pytest.raises(ValueError, match="energy needs logits"):
+        evaluate(Uniform(), (X, Y), ood={"far": STRANGE}, detectors=["energy"], from_logits=False)
+
+
+def test_evaluating_on_what_a_detector_learnt_from_is_refused_unless_told_otherwise():
+    given = {"ood": {"far": STRANGE}, "detectors": ["mahalanobis"], "train": (X, Y)}
+    with pytest.raises(uncertainty.LeakError, match="Mahalanobis detector was fitted on 100 of the 100 samples"):
+        evaluate(trained_like(), (X[:100], Y[:100]), **given)
+    assert evaluate(trained_like(), (X[:100], Y[:100]), **given, allow_leak=True)["leak"] == 1.0
+    clean = evaluate(trained_like(), (X[300:], Y[300:]), **{**given, "train": (X[:300], Y[:300])})
+    assert clean["leak"] == 0.0
+
+
+def test_calibrated_model_gives_calibrated_numbers_and_guards_its_validation_data():
+    model = trained_like()
+    calibrator = uncertainty.TemperatureScaling().fit(model, (X[:250], Y[:250]))
+    calibrated, test = calibrator.attach(model), (X[250:], Y[250:])
+    tempered = logits_of_any(model, X[250:]) / calibrator.temperature
+    row = evaluate(calibrated, test)
+    assert row["nll"] == pytest.approx(metrics.nll(tempered, Y[250:]), rel=1e-5)
+    assert row["leak"] == 0.0
+    with pytest.raises(uncertainty.LeakError, match=r"TemperatureScaling.*250 of the 530"):
+        evaluate(calibrated, (X, Y))
+
+
+def logits_of_any(model, x):
+    return np.log(model.predict(x, verbose=0).astype("float64"))
+
+
+def test_predictives_add_their_mutual_information():
+    model = trained_like()
+    ensemble = uncertainty.Ensemble([model, trained_like(12)])
+    for predictive in (uncertainty.MCDropout(model, num_samples=5), ensemble):
+        row = evaluate(predictive, (X, Y), ood={"far": STRANGE})
+        known = predictive.predict_uncertainty(X[:256])["mutual_information"]
+        assert row["mean_mutual_information"] > 0
+        assert "far/auroc_mutual_information" in row
+        assert len(known) == 256
+    p = 0.5 * sum(member.predict(X, verbose=0).astype("float64") for member in (model, trained_like(12)))
+    assert row["nll"] == pytest.approx(-np.mean(np.log(p[np.arange(len(p)), Y])), rel=1e-5)
+
+
+def test_laplace_is_evaluated_and_guards_its_training_data():
+    laplace = uncertainty.LastLayerLaplace().fit(trained_like(), (X[:300], Y[:300]))
+    row = evaluate(laplace, (X[300:], Y[300:]), ood={"far": STRANGE})
+    assert 0 <= row["far/auroc_mutual_information"] <= 1
+    with pytest.raises(uncertainty.LeakError):
+        evaluate(laplace, (X, Y))

@@ -22,6 +22,9 @@ _CONTENTS = {
     "evaluate": "tfprune.evaluation",
     "evaluate_regression": "tfprune.evaluation",
     "evaluate_shift": "tfprune.evaluation",
+    "compare": "tfprune.comparison",
+    "compare_seeds": "tfprune.comparison",
+    "prune_potential": "tfprune.potential",
 }
 _MODULES = (
     "callbacks",
@@ -36,6 +39,7 @@ _MODULES = (
     "pruning",
     "structure",
     "study",
+    "uncertainty",
 )
 
 __all__ = ["__version__", *_CONTENTS, *_MODULES]
