@@ -538,6 +538,16 @@ def test_bad_predictions_show_as_nan(case, bad):
     assert np.isnan(float(metric.result())) or np.isnan(metric.reference())
 
 
+@pytest.mark.parametrize("case", [c for c in METRICS if c.settings.get("norm") == "max"], ids=str)
+def test_nan_shows_under_xla_too_where_a_maximum_passes_over_it(case):
+    tf = pytest.importorskip("tensorflow")
+    z, y = sample(num_samples=50)
+    z[17] = np.nan
+    metric = case.metric(from_logits=True)
+    metric.update_state(y, z)
+    assert np.isnan(float(tf.function(metric.value, jit_compile=True)()))
+
+
 def reads_like_its_function(model, x, y, batch_size=16, abs_tolerance=2e-6):
     got = model.evaluate(x, y, batch_size=batch_size, verbose=0, return_dict=True)
     p = np.asarray(keras.ops.cast(model(x), "float64"))

@@ -117,13 +117,19 @@ def combine(xp, count, gap, norm):
     if norm == "l2":
         return xp.sqrt(ratio(xp, xp.sum(gap * mean_gap, axis=-1), xp.sum(count, axis=-1)))
     if norm == "max":
-        return xp.max(mean_gap, axis=-1)
+        return largest(xp, mean_gap)
     return ratio(xp, xp.sum(mean_gap, axis=-1), xp.sum(xp.where(count > 0, 1.0, 0.0 * count), axis=-1))
 
 
 def ratio(xp, numerator, denominator):
     """numerator / denominator, where a denominator of 0 (an empty bin, whose numerator is 0) counts as 1."""
     return numerator / xp.where(denominator > 0, denominator, xp.ones_like(denominator))
+
+
+def largest(xp, values):
+    """Maximum along the last axis, NaN if any is NaN: under XLA the maximum alone may pass over it."""
+    total = xp.sum(values, axis=-1)
+    return xp.where(xp.isnan(total), total, xp.max(values, axis=-1))
 
 
 def unit_interval(values):

@@ -18,6 +18,7 @@ from tfprune.metrics.bins import (
     check_num_bins,
     combine,
     confidence_and_correctness,
+    largest,
     ratio,
     unit_interval,
 )
@@ -378,7 +379,7 @@ class KolmogorovSmirnovCalibrationError(ConfidenceHistogram):
     def error(self, xp, cells):
         """The largest cumulative difference at the end of a cell."""
         difference = xp.cumsum(cells[:, 3] - cells[:, 2])
-        return ratio(xp, xp.max(xp.absolute(difference)), xp.sum(cells[:, 0]))
+        return ratio(xp, largest(xp, xp.absolute(difference)), xp.sum(cells[:, 0]))
 
     def error_bound(self):
         """How much larger `ks_calibration_error` of the same samples can be, at the most; a float.

@@ -72,7 +72,7 @@ def find_head(model):
         'softmax'
     """
     traced = _traced(model)
-    return None if traced is None else _kind_and_chain(traced)[0]
+    return None if traced is None else kind_and_chain(traced)[0]
 
 
 def logits_model(model):
@@ -95,7 +95,7 @@ def logits_model(model):
 
 def logits_model_of(model, traced):
     """`logits_model` for a model whose graph has been read already."""
-    kind, chain = _kind_and_chain(traced) if traced else (None, [])
+    kind, chain = kind_and_chain(traced) if traced else (None, [])
     if kind is None:
         raise ValueError(
             f"Cannot find the logits of model '{model.name}'. Expected a Sequential or functional model with one "
@@ -114,7 +114,7 @@ class _LogitsModel(keras.Model):
         replaced = {id(call) for call in chain}
         before = [call for call in traced.calls if id(call) not in replaced]
         self._traced = traced
-        self._calls = [*before, _without_activation(head), *tail]
+        self._calls = [*before, without_activation(head), *tail]
         self._wanted = chain[-1].output_tensors[0]
         self._shared = [call.op for call in self._calls if isinstance(call.op, keras.Layer)]  # so that Keras sees them
 
@@ -131,7 +131,7 @@ def _traced(model):
     return trace(model) if isinstance(model, keras.Sequential | keras.Function) else None
 
 
-def _kind_and_chain(traced):
+def kind_and_chain(traced):
     """What the output is, and the calls from its head (which may hold the activation) on."""
     outputs = keras.tree.flatten(traced.outputs)
     producers = {id(tensor): call for call in traced.calls for tensor in call.output_tensors}
@@ -210,7 +210,7 @@ def _kind_of_function(activation):
     return next((kind for kind, functions in kinds.items() if any(activation is f for f in functions)), None)
 
 
-def _without_activation(call):
+def without_activation(call):
     """The head's call, giving logits in place of what it gave."""
     layer = unwrap(call.op)
     if not isinstance(layer, _ACTIVATED):

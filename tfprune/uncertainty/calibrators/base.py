@@ -9,7 +9,7 @@ from keras import ops
 from tfprune.metrics.scores import class_indices, entropy, logit_columns, softmax
 from tfprune.predictions import NLL_EPSILON, Predictor, collect
 from tfprune.structure.cost import record_reference, reference_of
-from tfprune.structure.head import _kind_and_chain, _without_activation
+from tfprune.structure.head import kind_and_chain, without_activation
 from tfprune.structure.replay import compile_like, copy_weights, replay
 from tfprune.uncertainty.leak import Fingerprint
 from tfprune.uncertainty.predictive import Predictive
@@ -287,8 +287,8 @@ def _logits_model(told):
     """A copy of the model, without the softmax or sigmoid it ends in."""
     traced = told.traced
     if told.head in ("softmax", "sigmoid"):
-        _, chain = _kind_and_chain(traced)
-        plain = _without_activation(chain[0])
+        _, chain = kind_and_chain(traced)
+        plain = without_activation(chain[0])
         calls = [plain if call is chain[0] else call for call in traced.calls]
         traced = replace(traced, calls=calls, names={**traced.names, id(plain.op): traced.names[id(chain[0].op)]})
     twin, twins = replay(traced, draw=False)
