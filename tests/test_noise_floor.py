@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from test_calibration_metrics import METRICS, softmax
+from test_calibration_metrics import METRICS, of_each, softmax
 
 from tfprune.metrics.calibration import (
     ClasswiseCalibrationError,
@@ -24,8 +24,7 @@ from tfprune.metrics.floor import draw_means, effective_count, mean_deviation, n
 
 SETTINGS = settings(max_examples=60, deadline=None, database=None)
 FLOORED = [case for case in METRICS if hasattr(case.cls, "floor")]
-IDS = ["-".join(map(str, [case.cls.__name__, *case.settings.values()])) for case in FLOORED]
-every_metric = pytest.mark.parametrize("case", FLOORED, ids=IDS)
+every_metric = of_each(FLOORED)
 
 
 def calibrated(seed, num_samples, scale=2.0):

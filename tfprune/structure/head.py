@@ -211,10 +211,12 @@ def _kind_of_function(activation):
 
 
 def without_activation(call):
-    """The head's call, giving logits in place of what it gave."""
+    """The head's call, giving logits in place of what it gave; its weights are copied where it has an activation."""
     layer = unwrap(call.op)
     if not isinstance(layer, _ACTIVATED):
         return Call(layers.Identity(name=call.op.name), (call.input_tensors[0],), {}, call.outputs)
+    if layer.activation in (None, keras.activations.linear):
+        return call
     twin = rebuild_operation(call.op, config_of(call.op, call.op.name))
     twin(*call.args, **call.kwargs)  # builds it
     copy_weights(call.op, twin)

@@ -11,9 +11,10 @@ from keras import ops
 from tfprune.metrics.scores import class_indices
 from tfprune.predictions import Forward, Predictor, batches
 from tfprune.structure.groups import ChannelGraph
+from tfprune.structure.head import without_activation
 from tfprune.structure.replay import value_of
 from tfprune.structure.running import given, run
-from tfprune.uncertainty.detectors.linear_head import NoLinearHead, find_linear_head, without_activation
+from tfprune.uncertainty.detectors.linear_head import NoLinearHead, find_linear_head
 
 # So many samples are run a second time, to see that the head that was found is the model's.
 _NUM_CHECKED = 8

@@ -16,7 +16,7 @@ from keras import layers
 
 from tfprune.layers import ChannelMask
 from tfprune.structure.head import find_head
-from tfprune.structure.replay import config_of, copy_weights, rebuild_operation, value_of
+from tfprune.structure.replay import value_of
 from tfprune.structure.roles import is_quantised, unwrap
 from tfprune.structure.trace import Call
 from tfprune.uncertainty.calibrators import MatrixScaling, TemperatureScaling, VectorScaling
@@ -97,17 +97,6 @@ def find_linear_head(traced):
     if weights.shape[1] == 1:  # the logit of class 1 of two
         weights, bias = np.pad(weights, ((0, 0), (1, 0))), np.pad(bias, (1, 0))
     return LinearHead(weights[kept], bias, call, tail, kept, pooled, _tolerance(layer))
-
-
-def without_activation(call):
-    """The linear layer's call without its activation; its weights are copied, as they are now, where it has one."""
-    if unwrap(call.op).activation in (None, keras.activations.linear):
-        return call
-    twin = rebuild_operation(call.op, config_of(call.op, call.op.name))
-    twin(*call.args, **call.kwargs)  # builds it
-    copy_weights(call.op, twin)
-    unwrap(twin).activation = keras.activations.linear
-    return Call(twin, call.args, call.kwargs, call.outputs)
 
 
 def _last_linear(traced):
