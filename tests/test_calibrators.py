@@ -29,6 +29,7 @@ from tfprune.uncertainty.calibrators import (
 )
 from tfprune.uncertainty.leak import Fingerprint, LeakError, check_leak, find_fingerprints
 from tfprune.uncertainty.predictive import Predictive, uncertainty_of
+from tfprune.verification.golden import classifier_a, classifier_b
 
 CALIBRATORS = {
     "temperature": TemperatureScaling,
@@ -38,23 +39,6 @@ CALIBRATORS = {
     "histogram": lambda **kwargs: HistogramBinning(num_bins=7, **kwargs),
 }
 every_calibrator = pytest.mark.parametrize("make", CALIBRATORS.values(), ids=CALIBRATORS)
-
-
-def golden(seed, num_samples):
-    r = np.random.RandomState(seed)
-    z = 2 * r.randn(num_samples, 10)
-    y = (r.rand(num_samples, 1) > np.cumsum(softmax(z), 1)).sum(1).clip(0, 9)
-    return z, y
-
-
-def golden_a():
-    z, y = golden(0, 2000)
-    return 2 * z, y
-
-
-def golden_b():
-    z, y = golden(3, 4000)
-    return np.where(softmax(z).max(1, keepdims=True) > 0.6, 0.4 * z, 2.5 * z), y
 
 
 def draw(num_samples, num_classes, factor=2.0, seed=0):
@@ -73,12 +57,12 @@ def calibrated(calibrator, logits):
 
 
 def test_temperature_of_golden_data():
-    z, y = golden_a()
+    z, y = classifier_a()
     temperature = TemperatureScaling().fit_logits(z, y).temperature
     assert temperature == pytest.approx(1.992509264920, abs=1e-12)
     assert metrics.nll(z / temperature, y) == pytest.approx(1.325179820974, abs=1e-12)
     assert metrics.ece(softmax(z / temperature), y) == pytest.approx(0.0169881, abs=6e-8)
-    z, y = golden_b()
+    z, y = classifier_b()
     temperature = TemperatureScaling().fit_logits(z, y).temperature
     assert temperature == pytest.approx(1.8426103, abs=6e-8)
     assert metrics.nll(z / temperature, y) == pytest.approx(1.5917566, abs=6e-8)
@@ -87,7 +71,7 @@ def test_temperature_of_golden_data():
 
 @pytest.mark.parametrize("factor", [1e-3, 0.05, 0.25, 0.5, 1, 2, 5, 10, 20, 1e3])
 def test_temperature_converges_wherever_it_lies(factor):
-    z, y = golden_a()
+    z, y = classifier_a()
     expected = 1.992509264920 / 2 * factor
     assert TemperatureScaling().fit_logits(z / 2 * factor, y).temperature == pytest.approx(expected, rel=1e-11)
 
@@ -126,7 +110,7 @@ def test_temperature_derivatives_are_those_of_the_likelihood():
 
 
 def test_temperature_takes_few_passes_and_adds_up_blocks(monkeypatch):
-    z, y = golden_a()
+    z, y = classifier_a()
     passes, derivatives = [], scaling.temperature_derivatives
     monkeypatch.setattr(scaling, "_BLOCK", 33)
     monkeypatch.setattr(scaling, "temperature_derivatives", lambda *args: passes.append(args[2]) or derivatives(*args))

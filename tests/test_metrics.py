@@ -7,6 +7,7 @@ import sklearn.metrics as sk
 
 from tfprune import metrics
 from tfprune.metrics import calibration, scores
+from tfprune.verification.golden import classifier_a, classifier_b
 
 
 def softmax(z):
@@ -20,18 +21,6 @@ def draw(seed, num_samples):
     p = softmax(z)
     y = (r.rand(num_samples, 1) > np.cumsum(p, 1)).sum(1).clip(0, 9)
     return z, p, y
-
-
-def golden_a():
-    """Over-confident everywhere: blind to binning mistakes."""
-    z, _, y = draw(0, 2000)
-    return 2 * z, y
-
-
-def golden_b():
-    """Over-confident here, under-confident there: binning mistakes show."""
-    z, p, y = draw(3, 4000)
-    return np.where(p.max(1, keepdims=True) > 0.6, 0.4 * z, 2.5 * z), y
 
 
 # from netcal, torchmetrics, tensorflow-probability, relplot and scikit-learn (all equal where several have it)
@@ -64,7 +53,7 @@ DIGITS = {"accuracy": 1e-12, "mean_confidence": 6e-7, "ece10": 5e-7, "nll": 1e-1
 
 @pytest.fixture(params=["a", "b"])
 def golden(request):
-    z, y = {"a": golden_a, "b": golden_b}[request.param]()
+    z, y = {"a": classifier_a, "b": classifier_b}[request.param]()
     return z, softmax(z), y, GOLDEN[request.param]
 
 

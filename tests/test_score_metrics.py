@@ -39,6 +39,7 @@ from tfprune.metrics.selective import (
     coverage_at_risk,
     eaurc,
 )
+from tfprune.verification.golden import classifier_a, classifier_b
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -56,20 +57,10 @@ def draw(seed, num_samples):
     return z, p, y
 
 
-def golden_a():
-    z, _, y = draw(0, 2000)
-    return 2 * z, y
-
-
-def golden_b():
-    z, p, y = draw(3, 4000)
-    return np.where(p.max(1, keepdims=True) > 0.6, 0.4 * z, 2.5 * z), y
-
-
 # from scikit-learn, Keras (MSE times classes) and NumPy
 GOLDEN = {
     "a": (
-        golden_a,
+        classifier_a,
         {
             "nll": (1.6147733798, 5.1e-11),
             "brier": (0.6604139284, 5.1e-11),
@@ -82,7 +73,7 @@ GOLDEN = {
         },
     ),
     "b": (
-        golden_b,
+        classifier_b,
         {
             "nll": (1.7502355045, 1e-10),  # scikit-learn gives 1.75023550443
             "brier": (0.7281692665, 5.1e-11),
@@ -201,7 +192,7 @@ def test_brier_and_uncertainty_agree_with_tensorflow_probability():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the package's own imports
         tfp = pytest.importorskip("tensorflow_probability")
-    z, y = golden_a()
+    z, y = classifier_a()
     theirs = np.mean(tfp.stats.brier_score(labels=y, logits=z))
     assert brier(softmax(z), y) == pytest.approx(theirs + 1, abs=1e-6)
     uncertainty, _, _ = tfp.stats.brier_decomposition(labels=y, logits=z.astype("float32"))

@@ -23,6 +23,7 @@ from tfprune.metrics.selective import (
     risk_coverage_table,
     selective_prediction,
 )
+from tfprune.verification.golden import classifier_a, classifier_b
 
 SEEDS = st.integers(0, 2**32 - 1)
 STREAMED = [
@@ -47,20 +48,10 @@ def draw(seed, num_samples, num_classes=10, spread=2.0):
     return z, p, y
 
 
-def golden_a():
-    z, _, y = draw(0, 2000)
-    return 2 * z, y
-
-
-def golden_b():
-    z, p, y = draw(3, 4000)
-    return np.where(p.max(1, keepdims=True) > 0.6, 0.4 * z, 2.5 * z), y
-
-
 # from pytorch-ood's aurra (AURC) and NumPy
 GOLDEN = {
-    "a": (golden_a, {"aurc": 0.2867539, "optimal_aurc": 0.1264519, "eaurc": 0.1603020, "augrc": 0.1768047}),
-    "b": (golden_b, {"aurc": 0.4784892, "optimal_aurc": 0.1310483, "eaurc": 0.3474409, "augrc": 0.2449630}),
+    "a": (classifier_a, {"aurc": 0.2867539, "optimal_aurc": 0.1264519, "eaurc": 0.1603020, "augrc": 0.1768047}),
+    "b": (classifier_b, {"aurc": 0.4784892, "optimal_aurc": 0.1310483, "eaurc": 0.3474409, "augrc": 0.2449630}),
 }
 
 
@@ -249,7 +240,7 @@ def test_streamed_interval_holds_the_exact_number(kind, make, function, bits):
 
 @pytest.mark.parametrize(("make", "function"), STREAMED)
 def test_streamed_number_is_that_of_cells_as_ties(make, function):
-    z, y = golden_b()
+    z, y = classifier_b()
     metric = make(from_logits=True, dtype="float64")
     metric.update_state(y, z)
     _, correct = confidence_and_correct(z, y, from_logits=True)
@@ -258,7 +249,7 @@ def test_streamed_number_is_that_of_cells_as_ties(make, function):
 
 @pytest.mark.parametrize(("make", "function"), STREAMED[:3])
 def test_sixteen_bits_are_within_a_thousandth_and_twenty_within_a_tenth_of_that(make, function):
-    z, y = golden_b()
+    z, y = classifier_b()
     exact = function(*confidence_and_correct(z, y, from_logits=True))
     for bits, error, bound in ((16, 2e-4, 1e-3), (20, 2e-5, 1e-4)):
         metric = make(bits=bits, from_logits=True, dtype="float64")

@@ -311,3 +311,19 @@ def check_batch_size(batch_size):
     """Raises ValueError unless `batch_size` is a whole number of at least 1."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1. Received: batch_size={batch_size!r}.")
+
+
+def checked_ood(ood):
+    """`{name: data}`, {} for None.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if ood is None:
+        return {}
+    if not isinstance(ood, dict) or not all(isinstance(name, str) and name for name in ood):
+        raise TypeError(
+            f"ood must be a dict of names and data sets. Received: {type(ood).__name__}. "
+            'Pass ood={"cifar100": x}, for example.'
+        )
+    return ood

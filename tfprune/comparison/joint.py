@@ -85,19 +85,3 @@ def _parts(size):
 
 def _cut(named, part):
     return {name: values[part] for name, values in named.items()}
-
-
-def checked_ood(ood):
-    """`{name: data}`, {} for None.
-
-    Raises:
-        TypeError: for anything else.
-    """
-    if ood is None:
-        return {}
-    if not isinstance(ood, dict) or not all(isinstance(name, str) and name for name in ood):
-        raise TypeError(
-            f"ood must be a dict of names and data sets. Received: {type(ood).__name__}. "
-            'Pass ood={"cifar100": x}, for example.'
-        )
-    return ood

@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 
 from tfprune.comparison import verdict
-from tfprune.comparison.joint import Joint, checked_ood
+from tfprune.comparison.joint import Joint
 from tfprune.comparison.strangers import Scores, StrangersSeen, auroc_rows, class_columns
 from tfprune.comparison.tallies import ChangeTally, JointTally
 from tfprune.comparison.tempering import Tempering, fit_temperature, split
 from tfprune.metrics.bins import check_num_bins
+from tfprune.predictions import checked_ood
 from tfprune.significance import basic_bootstrap, check_num_bootstraps, holm, mcnemar, paired_t
 from tfprune.uncertainty.leak import Fingerprint, check_leak, find_fingerprints
 

@@ -6,11 +6,12 @@ import numpy as np
 
 from tfprune.comparison import verdict
 from tfprune.comparison.exemplars import ExemplarTally
-from tfprune.comparison.joint import Joint, checked_ood
+from tfprune.comparison.joint import Joint
 from tfprune.comparison.paired import MEASURES, difference_line
 from tfprune.comparison.strangers import Scores, StrangersSeen
 from tfprune.comparison.tallies import ChangeTally, JointTally
 from tfprune.metrics.bins import check_num_bins
+from tfprune.predictions import checked_ood
 from tfprune.significance import check_num_bootstraps, hierarchical_interval, placements
 from tfprune.uncertainty.leak import Fingerprint, check_leak, find_fingerprints
 

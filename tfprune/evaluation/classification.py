@@ -43,7 +43,7 @@ from tfprune.evaluation.tally import Tally
 from tfprune.metrics.bins import check_num_bins
 from tfprune.metrics.detection import detection
 from tfprune.metrics.scores import softmax
-from tfprune.predictions import Predictor, batches, check_batch_size
+from tfprune.predictions import Predictor, batches, check_batch_size, checked_ood
 from tfprune.uncertainty import detectors as ood_detectors
 from tfprune.uncertainty.leak import Fingerprint, check_leak, find_fingerprints
 
@@ -96,7 +96,7 @@ def evaluate(
     """
     check_num_bins(num_bins)
     check_batch_size(batch_size)
-    ood = _checked_ood(ood)
+    ood = checked_ood(ood)
     scorer = _Scorer(model, detectors if ood else (), train, from_logits, batch_size)
     tally, scores, seen = Tally(num_bins), {}, Fingerprint() if scorer.fingerprints else None
     for x, y in batches(data, model, batch_size, "data"):
@@ -191,14 +191,3 @@ def _ood_row(name, strangers, model, scorer, known, batch_size):
         measured = detection(known[score], np.concatenate(parts))
         row |= {f"{name}/{metric}_{score}": value for metric, value in measured.items()}
     return row
-
-
-def _checked_ood(ood):
-    if ood is None:
-        return {}
-    if not isinstance(ood, dict) or not all(isinstance(name, str) and name for name in ood):
-        raise TypeError(
-            f"ood must be a dict of names and data sets. Received: {type(ood).__name__}. "
-            'Pass ood={"cifar100": x}, for example.'
-        )
-    return ood

@@ -31,7 +31,7 @@ _ACTIVATED = (
 )
 # These hand on what they get, at most in another shape: the head is what comes before them.
 _RESHAPING = (layers.Flatten, layers.Reshape)
-_IDENTICAL = (
+IDENTICAL = (
     layers.Identity,
     layers.ActivityRegularization,
     layers.Dropout,
@@ -153,7 +153,7 @@ def kind_and_chain(traced):
 
 def _hands_on(op):
     is_linear = isinstance(op, layers.Activation) and op.activation is keras.activations.linear
-    return is_linear or isinstance(op, _RESHAPING + _IDENTICAL)
+    return is_linear or isinstance(op, _RESHAPING + IDENTICAL)
 
 
 def _is_one_position(call):

@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers
 
 from tfprune.layers import ChannelMask
-from tfprune.structure.head import find_head
+from tfprune.structure.head import IDENTICAL, find_head
 from tfprune.structure.replay import value_of
 from tfprune.structure.roles import is_quantised, unwrap
 from tfprune.structure.trace import Call
@@ -26,21 +26,7 @@ _LINEAR = (layers.Dense, layers.EinsumDense, *_CONVOLUTIONS)
 _POOLING = (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D)
 _CALIBRATION = (TemperatureScaling, VectorScaling, MatrixScaling)
 _SCALING = (layers.Rescaling, layers.BatchNormalization, *_CALIBRATION)
-_PASSED = (
-    *_POOLING,
-    *_SCALING,
-    layers.Flatten,
-    layers.Reshape,
-    layers.Identity,
-    layers.ActivityRegularization,
-    layers.Dropout,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.SpatialDropout3D,
-    layers.AlphaDropout,
-    layers.GaussianDropout,
-    layers.GaussianNoise,
-)
+_PASSED = (*_POOLING, *_SCALING, layers.Flatten, layers.Reshape, *IDENTICAL)
 
 
 class NoLinearHead(Exception):
