@@ -42,6 +42,7 @@ from tfprune.metrics.equal_mass import (
     thresholded_adaptive_calibration_error,
 )
 from tfprune.metrics.smooth import SmoothCalibrationError, smooth_ece
+from tfprune.verification.golden import classifier_a, classifier_b
 
 
 class Case(NamedTuple):
@@ -103,18 +104,6 @@ def draw(seed, num_samples, num_classes=10):
     return z, y
 
 
-def golden_a():
-    """Over-confident everywhere: blind to binning mistakes."""
-    z, y = draw(0, 2000)
-    return 2 * z, y
-
-
-def golden_b():
-    """Over-confident here, under-confident there: binning mistakes show."""
-    z, y = draw(3, 4000)
-    return np.where(softmax(z).max(1, keepdims=True) > 0.6, 0.4 * z, 2.5 * z), y
-
-
 def any_predictions(seed, num_classes=10, kind="any", num_samples=None):
     """Probabilities and labels of any size and quality; some saturated, tied, or with a class that never occurs."""
     r = np.random.default_rng(seed)
@@ -160,14 +149,14 @@ GOLDEN = {
 def test_function_agrees_with_the_golden_values(name):
     function, *expected = GOLDEN[name]
     float32 = {"rmsce": 2e-7, "mce": 2e-7, "ece of 10 bins": 2e-7}  # torchmetrics computes in it
-    for (z, y), value in zip((golden_a(), golden_b()), expected, strict=True):
+    for (z, y), value in zip((classifier_a(), classifier_b()), expected, strict=True):
         # half a unit of the last digit
         tolerance = float32.get(name, 0.51 * 10.0 ** -len(str(value).split(".")[1].ljust(7, "0")))
         assert function(softmax(z), y) == pytest.approx(value, abs=tolerance)
 
 
-def test_confidence_gap_is_the_difference_of_the_golden_averages():
-    for (z, y), mean_confidence, accuracy in [(golden_a(), 0.742732, 0.5415), (golden_b(), 0.583849, 0.534)]:
+def test_confidence_gap_is_the_difference_of_the_classifier_averages():
+    for (z, y), mean_confidence, accuracy in [(classifier_a(), 0.742732, 0.5415), (classifier_b(), 0.583849, 0.534)]:
         assert confidence_gap(softmax(z), y) == pytest.approx(mean_confidence - accuracy, abs=6e-7)
 
 
@@ -692,7 +681,7 @@ def test_ks_error_is_below_the_exact_one_by_its_bound_at_most(seed, kind):
 
 
 def test_bounds_are_tight_where_nothing_is_shared_and_open_where_everything_is():
-    z, y = golden_b()
+    z, y = classifier_b()
     metric = EqualMassCalibrationError(from_logits=True)
     metric.update_state(y, z)
     assert metric.error_bound() < 5e-4
@@ -717,7 +706,7 @@ def test_confidences_that_float64_rounds_to_1_keep_their_order():
 
 
 def test_more_bits_tighten_the_bound():
-    z, y = golden_b()
+    z, y = classifier_b()
     bounds = []
     for bits in (10, 13, 16):
         metric = EqualMassCalibrationError(bits=bits, from_logits=True)
@@ -737,14 +726,14 @@ def test_debiased_metric_is_its_function_where_equal_confidences_share_a_cell(se
 
 
 def test_debiased_metric_is_close_to_its_function_on_many_samples():
-    for z, y in (golden_a(), golden_b()):
+    for z, y in (classifier_a(), classifier_b()):
         metric = DebiasedCalibrationError(from_logits=True, dtype="float64")
         metric.update_state(y, z)
         assert float(metric.result()) == pytest.approx(debiased_calibration_error(softmax(z), y), abs=1e-5)
 
 
 def test_reference_of_the_metric_is_that_of_the_function():
-    z, y = golden_b()
+    z, y = classifier_b()
     metric = UncertaintyCalibrationError(from_logits=True)
     metric.update_state(y, z)
     assert metric.reference() == pytest.approx(uce_reference(softmax(z)), abs=1e-12)

@@ -341,7 +341,8 @@ def test_metric_config_round_trip(cls):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
     assert type(again) is cls
     assert again.get_config() == metric.get_config()
-    assert again.get_config() == {"num_bins": 7, "from_logits": True, "name": "mine", "dtype": "float64"}
+    given = {"num_bins": 7, "from_logits": True, "name": "mine", "dtype": "float64"}
+    assert given.items() <= again.get_config().items()
 
 
 def small_model(metric, jit_compile=False, policy=None):

@@ -179,9 +179,8 @@ class ExpectedCalibrationError(BinnedMetric):
         return confidence, (confidence, batch.correct)
 
     def get_config(self):
-        """What `__init__` takes; `norm` and `closed` where they are not the default, as files of old have none."""
-        options = {"norm": self.norm, "closed": self.closed}
-        return {**super().get_config(), **{k: v for k, v in options.items() if v != getattr(BinnedMetric, k)}}
+        """What `__init__` takes."""
+        return {**super().get_config(), "norm": self.norm, "closed": self.closed}
 
 
 @keras.saving.register_keras_serializable("tfprune")
