@@ -405,6 +405,15 @@ def test_row_is_ready_for_json_and_the_page_shows_it(found):
     assert max(map(len, page.splitlines())) <= 120
 
 
+def test_columns_of_the_page_stay_in_line_under_long_names(pair):
+    dense, pruned, y, x, strange = pair
+    given = {"data": (x, y), "ood": {"strangers_with_a_rather_long_name": strange}, "num_bootstraps": 40}
+    one = compare(Logits(dense), Logits(pruned), **given)
+    several = compare_seeds([Logits(dense)] * 2, [Logits(pruned)] * 2, **given)
+    for page in (str(one), str(several)):
+        assert len({line.index("[") for line in page.splitlines() if "  [" in line}) == 1
+
+
 def test_at_most_a_hundred_flips_are_kept_the_largest_of_all_batches():
     z, y = drawn(900)
     other = np.roll(z, 1, axis=1)

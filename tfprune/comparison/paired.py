@@ -245,13 +245,12 @@ def _lines(row):
     percent = f"{100 * row['confidence_level']:g} %"
     yield f"{row['num_samples']} samples of {row['num_classes']} classes, pruned - dense with {percent} intervals"
     yield ""
-    yield f"{'':<24}{'dense':>9}{'pruned':>9}{'difference':>12}"
-    for name in MEASURES:
-        yield difference_line(row, name, f"dense_{name}", f"pruned_{name}")
+    shown = [(name, f"dense_{name}", f"pruned_{name}") for name in MEASURES]
     for key in row:
         if key.endswith("_difference") and "/" in key:
             ood, measure = key.removesuffix("_difference").rsplit("/", 1)
-            yield difference_line(row, f"{ood}/{measure}", f"{ood}/dense_{measure}", f"{ood}/pruned_{measure}")
+            shown.append((f"{ood}/{measure}", f"{ood}/dense_{measure}", f"{ood}/pruned_{measure}"))
+    yield from difference_lines(row, shown)
     yield ""
     flips = (
         f"{row['both_right']} both right, {row['lost']} lost, {row['gained']} gained, {row['both_wrong']} both wrong"
@@ -272,10 +271,13 @@ def _lines(row):
     yield f"verdict      {row['verdict']}"
 
 
-def difference_line(row, name, dense, pruned):
-    """One line of a page: two values, their difference and its interval."""
-    key = f"{name}_difference"
-    return (
-        f"{name:<24}{row[dense]:>9.4f}{row[pruned]:>9.4f}{row[key]:>+12.4f}"
-        f"  [{row[f'{key}_low']:+.4f}, {row[f'{key}_high']:+.4f}]"
-    )
+def difference_lines(row, shown):
+    """A small table: for each (name, dense key, pruned key) two values, their difference and its interval."""
+    width = max(24, *(len(name) + 2 for name, _, _ in shown))
+    yield f"{'':<{width}}{'dense':>9}{'pruned':>9}{'difference':>12}"
+    for name, dense, pruned in shown:
+        key = f"{name}_difference"
+        yield (
+            f"{name:<{width}}{row[dense]:>9.4f}{row[pruned]:>9.4f}{row[key]:>+12.4f}"
+            f"  [{row[f'{key}_low']:+.4f}, {row[f'{key}_high']:+.4f}]"
+        )

@@ -7,7 +7,7 @@ import numpy as np
 from tfprune.comparison import verdict
 from tfprune.comparison.exemplars import ExemplarTally
 from tfprune.comparison.joint import Joint
-from tfprune.comparison.paired import MEASURES, difference_line
+from tfprune.comparison.paired import MEASURES, difference_lines
 from tfprune.comparison.strangers import Scores, StrangersSeen
 from tfprune.comparison.tallies import ChangeTally, JointTally
 from tfprune.metrics.bins import check_num_bins
@@ -207,11 +207,8 @@ def _lines(row):
     yield f"{row['num_seeds']} seeds, {row['num_samples']} samples of {row['num_classes']} classes; means over seeds,"
     yield f"pruned - dense with {percent} intervals over seeds and samples"
     yield ""
-    yield f"{'':<24}{'dense':>9}{'pruned':>9}{'difference':>12}"
-    for key in row:
-        if key.endswith("_difference"):
-            name = key.removesuffix("_difference")
-            yield difference_line(row, name, _key("dense", name), _key("pruned", name))
+    names = [key.removesuffix("_difference") for key in row if key.endswith("_difference")]
+    yield from difference_lines(row, [(name, _key("dense", name), _key("pruned", name)) for name in names])
     yield ""
     agreement = ", ".join(f"{100 * row[f'agreement_{name}']:.1f} % {words}" for name, words in _AGREEMENTS.items())
     yield f"predictions  agree in {agreement}"
