@@ -49,7 +49,14 @@ setup(
             "ipykernel>=6",
             # TensorFlow 2.21 no longer brings it; the TensorBoard callback is tested beside ours.
             "tensorboard>=2.18",
+            # The metrics are compared with these; those that need torch are in the extra "verify".
+            "relplot>=1.0",
+            "statsmodels>=0.14",
+            "tensorflow-probability>=0.24",
+            "uncertainty-calibration>=0.1.4",
+            "uncertainty-toolbox>=0.1.1",
         ],
+        "verify": ["torchmetrics>=1.4", "netcal>=1.4", "pytorch-ood>=0.4", "laplace-torch>=0.3"],
         "hub": ["keras-hub>=0.18"],
         "notebooks": ["jupyterlab>=4"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],

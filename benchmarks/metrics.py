@@ -45,7 +45,7 @@ def batches(samples, classes):
 
 
 def tfprune_metrics(names):
-    """Keras metrics of tfprune in one compiled step; they share what they all need of a batch."""
+    """Keras metrics of tfprune in one step compiled by XLA; they share what they all need of a batch."""
 
     def side(classes):
         import tensorflow as tf
@@ -63,7 +63,7 @@ def tfprune_metrics(names):
             options = settings.get(name, {}) | ({"norm": norm} if norm else {})
             made.append(getattr(metrics, name)(from_logits=True, **options))
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, jit_compile=True)
         def update(logits, labels):
             batch = Batch(labels, logits, None, from_logits=True)
             for metric in made:
