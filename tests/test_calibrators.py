@@ -644,7 +644,11 @@ def test_subclassed_model_is_refused_alone_and_taken_within_a_functional_one():
 def test_probabilities_that_cannot_be_stepped_back_are_calibrated_by_their_logarithm(units):
     inputs = keras.Input((6,))
     z = large(units)(inputs)
-    p = 1 / (1 + keras.ops.exp(-z)) if units == 1 else keras.ops.exp(z - keras.ops.logsumexp(z, axis=-1, keepdims=True))
+    p = (
+        1 / (1 + keras.ops.exp(-z))
+        if units == 1
+        else keras.ops.exp(z - keras.ops.logsumexp(z, axis=(-1,), keepdims=True))
+    )
     model, twin = keras.Model(inputs, p), keras.Model(inputs, z)
     y = labels_for(twin)
     with pytest.raises(ValueError, match="Pass from_logits=True if it gives logits"):

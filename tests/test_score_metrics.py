@@ -515,6 +515,7 @@ TWO_DEVICES = """if True:
         metrics = [cls(from_logits=True) for cls in (NegativeLogLikelihood, BrierScore, PredictiveEntropy)]
         metrics += [cls(bits=12, from_logits=True) for cls in (AURC, EAURC, AUGRC, CoverageAtRisk)]
         metrics.append(BrierDecomposition(3, from_logits=True))
+        metrics.append(keras.metrics.SparseCategoricalAccuracy(name="of_keras"))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("sgd", loss, metrics=metrics, jit_compile=False)
         return model
@@ -532,6 +533,9 @@ TWO_DEVICES = """if True:
         with strategy.scope():
             model = make()
         together = model.evaluate(x, y, batch_size=16, verbose=0, return_dict=True)
+        if abs(together.pop("of_keras", 0) - alone.pop("of_keras", 0)) > 1e-5:
+            print("of_keras")
+            raise SystemExit
         for name, value in alone.items():
             if name != "loss":
                 assert abs(together[name] - value) < 1e-5, (name, value, together[name])
@@ -542,6 +546,8 @@ TWO_DEVICES = """if True:
 def test_metrics_of_two_devices_are_those_of_one():
     done = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    if done.stdout.split() == ["of_keras"]:
+        pytest.skip("this version of Keras does not add up its own metrics over replicas")
     assert set(OF_MODELS) | {"auroc", "fpr95", "aupr_in", "detection_accuracy"} == set(done.stdout.split())
 
 

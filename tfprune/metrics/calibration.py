@@ -34,7 +34,7 @@ from tfprune.metrics.bins import (
 )
 from tfprune.metrics.entropy_calibration import UncertaintyCalibrationError, uce, uncertainty_and_error
 from tfprune.metrics.floor import FlooredMetric, effective_count, mean_deviation
-from tfprune.metrics.scores import class_indices, probability_columns
+from tfprune.metrics.scores import at_labels, class_indices, probability_columns
 from tfprune.metrics.streaming import ClassificationMetric
 
 __all__ = [
@@ -251,7 +251,7 @@ class ClasswiseCalibrationError(FlooredMetric):
 
         count = sums(weight, cell)
         squared = count if batch.sample_weight is None else sums(weight * weight, cell)
-        hits = sums(batch.weight, ops.take_along_axis(cell, ops.cast(labels, "int32")[:, None], axis=1))
+        hits = sums(batch.weight, at_labels(cell, labels))
         rows = ops.stack([count, squared, sums(weight * probabilities, cell), hits])
         self.totals.assign_add(ops.reshape(rows, self.totals.shape))
 

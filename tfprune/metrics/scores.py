@@ -255,8 +255,10 @@ def _matrix(values, name):
 
 def at_labels(values, labels):
     """The entry of each row (samples, classes) that is at its label, (samples,)."""
+    import tensorflow as tf
+
     labels = ops.clip(labels, 0, values.shape[-1] - 1)  # XLA would clip as well, other devices stop with an error
-    return ops.squeeze(ops.take_along_axis(values, ops.expand_dims(labels, -1), axis=-1), -1)
+    return tf.gather(values, labels, batch_dims=1)  # ops.take_along_axis of Keras 3.6 is not for XLA
 
 
 class _MeanMetric(ClassificationMetric):
