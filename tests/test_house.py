@@ -243,7 +243,7 @@ def text_files():
         subfolders[:] = [
             s for s in subfolders if s not in skipped and not s.endswith((".egg-info", "_cache", "checkpoints"))
         ]
-        for name in names:
+        for name in set(names) - skipped:  # in a worktree of git, .git is a file
             path = Path(folder) / name
             if path.suffix in {".py", ".md", ".toml", ".ipynb", ".jinja", ".txt", ".yml", ".cfg", ""}:
                 yield path
