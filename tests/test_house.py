@@ -62,7 +62,7 @@ ONLY_INSIDE_FUNCTIONS = {
 
 
 def part(path):
-    """The room a file belongs to: `pruning` for tfprune/pruning/masks.py, `callbacks` for tfprune/callbacks.py."""
+    """The room a file belongs to: `pruning` for tfprune/pruning/masks.py, `losses` for tfprune/losses.py."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -191,10 +191,8 @@ def test_public_name_resolves_and_is_documented(name):
 
 def test_callbacks_document_every_argument():
     callbacks = importlib.import_module("tfprune.callbacks")
-    public = [
-        value for value in vars(callbacks).values() if inspect.isclass(value) and value.__module__ == callbacks.__name__
-    ]
-    public = [value for value in public if not value.__name__.startswith("_")]
+    public = [getattr(callbacks, name) for name in callbacks.__all__]
+    public = [value for value in public if inspect.isclass(value)]
     assert public
     for value in public:
         assert not undocumented(value), f"{value.__name__} leaves arguments out under Args."

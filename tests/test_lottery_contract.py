@@ -11,8 +11,8 @@ from keras import layers
 from zoo import ZOO, randomise
 
 import tfprune
-from tfprune import callbacks, metrics
-from tfprune.callbacks import GradualPruning, LotteryTicket
+from tfprune import metrics
+from tfprune.callbacks import GradualPruning, LotteryTicket, lottery
 from tfprune.pruning import contract, criteria, masks, rewind, surgery
 from tfprune.pruning.contract import ContractError
 from tfprune.pruning.strategies import Strategy
@@ -142,7 +142,7 @@ def test_rewinding_kernels_only_is_noticed(path, forgets, named, monkeypatch):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("forgotten", ["momentum", "iteration", "learning_rate"])
 def test_optimizer_that_is_not_rewound_is_noticed(path, forgotten, monkeypatch):
-    take, prune = rewind.Snapshot.__init__, callbacks.prune
+    take, prune = rewind.Snapshot.__init__, lottery.prune
 
     def forgetful(self, model, optimizer=True):
         take(self, model, optimizer)
@@ -153,7 +153,7 @@ def test_optimizer_that_is_not_rewound_is_noticed(path, forgotten, monkeypatch):
         prune(masked, *args, **selection)
 
     monkeypatch.setattr(rewind.Snapshot, "__init__", forgetful)
-    monkeypatch.setattr(callbacks, "prune", lower_the_rate)
+    monkeypatch.setattr(lottery, "prune", lower_the_rate)
     with pytest.raises(ContractError, match=f"The values to rewind to in round 1 were not put back.*{forgotten}"):
         path(two_rounds())
 
@@ -327,7 +327,7 @@ def test_masks_as_asked_pass_the_check(name, selection):
         for spared in ({}, {"ignore": [first]}, {"only": [first]}):
             if "ignore" in spared and (len(graph.prunable) == 1 or isinstance(ratio, dict)):
                 continue  # nothing would be left to prune
-            callbacks.prune(masked, ratio, "here", **selection, **spared)
+            lottery.prune(masked, ratio, "here", **selection, **spared)
 
 
 # What is pruned -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""When is a model pruned, rewound and stopped inside `model.fit`? (`tfprune.pruning` knows how.)"""
+"""When is a ticket pruned, rewound and stopped inside one `model.fit`?"""
 
 import math
 import numbers
@@ -8,6 +8,7 @@ import warnings
 import keras
 import numpy as np
 
+from tfprune.callbacks.change import clear, prune
 from tfprune.pruning import contract, criteria, masks, rewind, schedules, surgery, ticket_pairs
 from tfprune.pruning.ticket import Ticket
 
@@ -285,79 +286,6 @@ class Round:
     def _gain(self, value):
         rises = any(word in self.monitor.lower() for word in ("acc", "auc", "precision", "recall", "f1"))
         return value - self.best if rises else self.best - value
-
-
-class GradualPruning(keras.callbacks.Callback):
-    """Prunes while the model trains, as a schedule says.
-
-    Args:
-        schedule: Callable `step -> (due, ratio)`, for example TensorFlow Model Optimization's `PolynomialDecay` or
-            `ConstantSparsity`, taken as it is. The ratio never falls, whatever the schedule says.
-        criterion: How channels are ranked, see `tfprune.compute_masks`. Default "l1".
-        scope: "layer" (default) or "global", see `tfprune.compute_masks`.
-        ignore, only, round_to, seed: As in `tfprune.compute_masks`.
-
-    Raises:
-        ValueError: at the start of the fit: a model without masks, or a schedule that gives no `(due, ratio)`.
-
-    Example:
-        >>> from tensorflow_model_optimization.sparsity.keras import PolynomialDecay
-        >>> schedule = PolynomialDecay(initial_sparsity=0, final_sparsity=0.8, begin_step=0, end_step=1000)
-        >>> masked.fit(train, epochs=10, callbacks=[tfprune.callbacks.GradualPruning(schedule)])
-
-    Source: Zhu & Gupta 2017, To prune, or not to prune.
-    """
-
-    def __init__(self, schedule, criterion="l1", scope="layer", ignore=None, only=None, round_to=1, seed=None):
-        super().__init__()
-        if not callable(schedule):
-            raise TypeError(f"schedule must be a callable step -> (due, ratio). Received: {schedule!r}.")
-        criteria.get(criterion)
-        self.schedule = schedule
-        self.selection = {
-            "criterion": criterion, "scope": scope, "ignore": ignore, "only": only, "round_to": round_to, "seed": seed,
-        }  # fmt: skip
-        self.history = []
-
-    def on_train_begin(self, logs=None):
-        """Checks the model and the schedule."""
-        surgery.check_masked(self.model, "GradualPruning")
-        schedules.read(self.schedule, 0)
-        rewind.steady(self.model)
-        self.history, self._ratio = [], 0.0
-        self._watch = clear(self.model, "before the first pruning")  # it may have masks from an earlier one
-        self._step = int(self.model.optimizer.iterations)
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Prunes where the schedule was due at one of the steps since the last call."""
-        now = int(self.model.optimizer.iterations)
-        answers = [schedules.read(self.schedule, step) for step in range(self._step, now)]
-        self._step = now
-        due = [ratio for is_due, ratio in answers if is_due and ratio > self._ratio]
-        if due:
-            self._ratio = max(due)
-            prune(self.model, self._ratio, f"at step {now}", **self.selection)
-            self._watch = clear(self.model, f"since step {now}")
-            self.history.append({"step": now, "ratio": self._ratio, "masks": masks.get_masks(self.model)})
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Looks whether what is pruned stayed so."""
-        self._watch.check(f"at the end of epoch {epoch + 1}")
-
-
-def prune(masked, ratio, when, **selection):
-    """Computes masks and sets them; `when` says for an error in which round or step."""
-    graph = masks.graph_of(masked)
-    before = graph.kept()
-    masks.set_masks(masked, masks.compute_masks(masked, ratio, **selection))
-    contract.check_masks(graph, before, ratio, when, **selection)
-
-
-def clear(masked, when):
-    """Zeroes what is pruned, in the weights and in the optimizer's slots; returns the `Watch` that it stays so."""
-    graph = masks.graph_of(masked)
-    starts = rewind.clear_pruned(surgery.kept_entries(graph, graph.kept()), masked.optimizer)
-    return contract.Watch(masked, when, starts)
 
 
 def share_epochs(epochs, rounds):
