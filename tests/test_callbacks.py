@@ -194,7 +194,41 @@ def test_learning_rate_schedule_starts_again_with_each_round():
     np.testing.assert_allclose(seen.rates[:8], expected + expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("rewind_to", ["init", "random", None, 1])
+def test_learning_rate_rewinding_keeps_the_weights_and_starts_optimizer_and_schedule_again():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([8], [0.05, 0.01])
+    masked, ticket = masked_model(keras.optimizers.Adam(schedule)), LotteryTicket(0.5, 2, "learning_rate", patience=2)
+    seen = fit(masked, ticket, epochs=15)
+    for number in (1, 2):
+        first = first_epoch_of_round(ticket, number)
+        best = first_epoch_of_round(ticket, number - 1) + ticket.history[number - 1]["early_stop_epoch"] - 1
+        assert_same_where_kept(masked, seen.begins[first]["weights"], seen.ends[best]["weights"])
+        for now, then in zip(seen.begins[first]["optimizer"], seen.begins[0]["optimizer"], strict=True):
+            np.testing.assert_array_equal(now, then)
+        assert seen.rates[first] == pytest.approx(0.05)
+    assert ticket.ticket().started == {"weights": "trained"}
+
+
+def test_learning_rate_rewinding_gives_slots_that_copy_weights_the_trained_ones():
+    masked = masked_model(keras.optimizers.ScheduleFreeAdamW(0.05))
+    seen = fit(masked, LotteryTicket(0.5, rewind="learning_rate", epochs_per_round=2, patience=9))
+    pairs = rewind.slots(masked.optimizer)
+
+    def both(state):
+        weights = dict(zip(map(id, rewind.weights_of(masked)), state["weights"], strict=True))
+        optimizer = dict(zip(map(id, rewind.optimizer_variables(masked)), state["optimizer"], strict=True))
+        return [(weights[id(weight)], optimizer[id(slot)]) for weight, slot in pairs]
+
+    where = dict(zip(map(id, rewind.weights_of(masked)), kept(masked), strict=True))
+    copies = [
+        index for index, (weight, slot) in enumerate(both(seen.begins[0])) if weight.any() and (weight == slot).all()
+    ]
+    assert copies
+    for index in copies:
+        weight, slot = (value[where[id(pairs[index][0])]] for value in both(seen.begins[2])[index])
+        np.testing.assert_array_equal(slot, weight)
+
+
+@pytest.mark.parametrize("rewind_to", ["init", "random", "learning_rate", None, 1])
 def test_pruned_entries_stay_zero_and_masks_are_nested(rewind_to):
     masked, ticket = masked_model(), LotteryTicket(0.7, rounds=3, rewind=rewind_to, patience=1, seed=0)
     fit(masked, ticket, epochs=20)
@@ -453,7 +487,7 @@ def test_diverged_model_is_not_pruned():
         ({"ratio": {"hidden": 2}}, r"ratio must be in \[0, 1\)"),
         ({"ratio": 0.5, "rounds": 1.5}, "rounds must be an integer"),
         ({"ratio": 0.5, "rounds": -1}, "rounds must be an integer of at least 0"),
-        ({"ratio": 0.5, "rewind": "start"}, "rewind must be 'init', 'random', None or an epoch number"),
+        ({"ratio": 0.5, "rewind": "start"}, "rewind must be 'init', 'random', 'learning_rate', None or an epoch"),
         ({"ratio": 0.5, "rewind": True}, "rewind must be"),
         ({"ratio": 0.5, "rewind": 0}, "rewind must be"),
         ({"ratio": 0.5, "patience": -1}, "patience must be an integer of at least 0"),

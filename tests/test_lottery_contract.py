@@ -89,7 +89,7 @@ def two_rounds(rewind_to="init"):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("rewind_to", ["init", "random", None])
+@pytest.mark.parametrize("rewind_to", ["init", "random", "learning_rate", None])
 def test_honest_code_keeps_the_contract(path, rewind_to):
     path(two_rounds(rewind_to))
 
@@ -156,6 +156,32 @@ def test_optimizer_that_is_not_rewound_is_noticed(path, forgotten, monkeypatch):
     monkeypatch.setattr(lottery, "prune", lower_the_rate)
     with pytest.raises(ContractError, match=f"The values to rewind to in round 1 were not put back.*{forgotten}"):
         path(two_rounds())
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "named"),
+    [
+        ("iteration", "The values to rewind to in round 1 were not put back.*iteration"),
+        ("hidden/bias", "The values to rewind to in round 1 were not put back.*'hidden/bias'"),
+        ("momentum", "entries of kept channels in '.*momentum.*' are not what they were to go back to in round 1"),
+    ],
+)
+def test_learning_rate_rewinding_that_forgets_something_is_noticed(forgotten, named, monkeypatch):
+    restarted, prune = rewind.restarted, lottery.prune
+
+    def forgetful(masked, start):
+        found = restarted(masked, start)
+        found.restore = lambda: [v.assign(value) for v, value in found.values if forgotten not in v.path]
+        return found
+
+    def spoil(masked, *args, **selection):
+        prune(masked, *args, **selection)
+        masked.get_layer("hidden").layer.bias.assign_add(np.ones(8))
+
+    monkeypatch.setattr(rewind, "restarted", forgetful)
+    monkeypatch.setattr(lottery, "prune", spoil)
+    with pytest.raises(ContractError, match=named):
+        in_fit(two_rounds("learning_rate"))
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -520,6 +546,7 @@ def test_gradual_pruning_keeps_the_contract_too(bug):
         ("init", "rewound, enforced: bit-equal to those at the start of the fit"),
         ("random", "drawn anew at the dense size, enforced: in each layer drawn at random they differ"),
         (None, "kept, enforced: bit-equal to the best epoch of the round"),
+        ("learning_rate", "kept, enforced: bit-equal to the best epoch of the round"),
         (3, "rewound, enforced: bit-equal to those after epoch 3"),
     ],
 )

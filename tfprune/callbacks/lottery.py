@@ -36,7 +36,8 @@ class LotteryTicket(keras.callbacks.Callback):
         rounds: How many times to prune; each round removes the same share of what is left. Default 1. 0 trains the
             dense model only, by the same stopping rule.
         rewind: What the weights become after pruning: "init" (default), the values at the start of the fit; "random",
-            fresh random values; None, they stay as trained; or an epoch k: the values after k epochs of round 0.
+            fresh random values; None, they stay as trained; "learning_rate", they stay as trained, while optimizer and
+            learning-rate schedule start again; or an epoch k: the values after k epochs of round 0.
         criterion: How channels are ranked, see `tfprune.compute_masks`. Default "l1".
         scope: "layer" (default) or "global", see `tfprune.compute_masks`.
         monitor: The logged value that says how good the model is. Default "val_loss". Values whose name speaks of
@@ -59,7 +60,8 @@ class LotteryTicket(keras.callbacks.Callback):
         >>> [(row["round"], row["channels_kept"], row["early_stop_epoch"]) for row in ticket.history]
 
     Source: Frankle & Carbin 2019, The Lottery Ticket Hypothesis; Agrawal, Rajpal & Singhal, What Happens To Uncertainty
-    In Neural Networks Upon Pruning? (Algorithm 1).
+    In Neural Networks Upon Pruning? (Algorithm 1). "learning_rate": Renda, Frankle & Carbin 2020, Comparing Rewinding
+    and Fine-tuning in Neural Network Pruning.
     """
 
     def __init__(
@@ -154,7 +156,9 @@ class LotteryTicket(keras.callbacks.Callback):
         """
         if self.model is None:
             raise ValueError("LotteryTicket has no ticket yet. Pass it to fit(callbacks=[...]) first.")
-        known = {"init": self._init} if self.rewind in ("random", None) else {"init": self._init, "rewind": self._start}
+        known = {"init": self._init}
+        if self.rewind == "init" or isinstance(self.rewind, int):
+            known["rewind"] = self._start
         seeds = {"seed": self.seed, **self._drawn}
         return Ticket.of(self.model, self.history, known, seeds, self._started())
 
@@ -162,7 +166,7 @@ class LotteryTicket(keras.callbacks.Callback):
         """What the last round began with, in the words of `Ticket.started`."""
         if self._drawn["rewind"]:
             return {"weights": "random", "seed": self._drawn["rewind"][-1], "fan": "dense"}
-        if self.rewind is None and self._drawn["criterion"]:
+        if self.rewind in (None, "learning_rate") and self._drawn["criterion"]:
             return {"weights": "trained"}
         return {"weights": "init"} if self._start is self._init else {"weights": "rewind", "epoch": self.rewind}
 
@@ -207,15 +211,28 @@ class LotteryTicket(keras.callbacks.Callback):
     def prune_and_rewind(self, masked, number):
         """Prunes a trained model for a round, then takes its weights back to where the strategy says."""
         when = f"in round {number}"
-        start = rewind.Snapshot(masked) if self.rewind is None else self._start
-        prune(masked, self.asked(number), when, seed=self._draw("criterion"), **self.selection)
+        start, check_way_back = self._way_back(masked, f"The values to rewind to {when}")
+        self._prune(masked, number, when)
         if self.rewind is not None:
             start.restore()
-            self._seal.check(f"The values to rewind to {when}")
+            check_way_back()
         if self.rewind == "random":
             rewind.randomise(masked, self._draw("rewind"))
         self._watch = clear(masked, when)
         contract.check_kept(masked, start, when, fresh=self.rewind == "random")
+
+    def _prune(self, masked, number, when):
+        prune(masked, self.asked(number), when, seed=self._draw("criterion"), **self.selection)
+
+    def _way_back(self, masked, what):
+        """`(snapshot, check)`: what a trained model goes back to, and a function that checks that it went there."""
+        if self.rewind is None:
+            return rewind.Snapshot(masked), None
+        if self.rewind != "learning_rate":
+            return self._start, lambda: self._seal.check(what)
+        trained = contract.Seal(masked, optimizer=False)
+        free = [*rewind.weights_of(masked), *(slot for _, slot in rewind.slots(masked.optimizer))]
+        return rewind.restarted(masked, self._start), lambda: (trained.check(what), self._seal.check(what, but=free))
 
     def _end_round(self):
         self._round.restore()
@@ -306,9 +323,11 @@ def _count(name, value, least):
 
 def _check_rewind(value):
     is_epoch = isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
-    if value in ("init", "random", None) or is_epoch:
+    if value in ("init", "random", "learning_rate", None) or is_epoch:
         return value
-    raise ValueError(f"rewind must be 'init', 'random', None or an epoch number from 1. Received: rewind={value!r}.")
+    raise ValueError(
+        f"rewind must be 'init', 'random', 'learning_rate', None or an epoch number from 1. Received: rewind={value!r}."
+    )
 
 
 _REASONS = {

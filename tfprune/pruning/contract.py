@@ -24,13 +24,19 @@ def terms(rewind_to):
     """What is promised of a ticket, one line a promise: how it is enforced, or why it is not.
 
     Args:
-        rewind_to: As `LotteryTicket(rewind=...)`: "init", "random", None or an epoch number.
+        rewind_to: As `LotteryTicket(rewind=...)`: "init", "random", "learning_rate", None or an epoch number.
     """
     start = f"after epoch {rewind_to}" if isinstance(rewind_to, int) else "at the start of the fit"
     weights, statistics, optimizer, schedule = {
         "random": (
             "drawn anew at the dense size, enforced: in each layer drawn at random they differ from the start",
             "as in a new model",
+            f"rewound, enforced: iterations and learning rate bit-equal to those {start}; slots start afresh",
+            "rewound with the optimizer's iterations",
+        ),
+        "learning_rate": (
+            "kept, enforced: bit-equal to the best epoch of the round",
+            "kept, enforced as the weights",
             f"rewound, enforced: iterations and learning rate bit-equal to those {start}; slots start afresh",
             "rewound with the optimizer's iterations",
         ),
@@ -143,12 +149,17 @@ class Seal:
             variables += model.optimizer.variables
         self._sums = [(variable, _checksum(variable)) for variable in variables]
 
-    def check(self, what):
-        """Raises unless all variables hold what they held; `what` says for the error which values these were."""
-        broken = [variable for variable, known in self._sums if _checksum(variable) != known]
+    def check(self, what, but=()):
+        """Raises unless all variables hold what they held; `what` says for the error which values these were.
+
+        Variables in `but` may hold anything.
+        """
+        free = set(map(id, but))
+        sums = [(variable, known) for variable, known in self._sums if id(variable) not in free]
+        broken = [variable for variable, known in sums if _checksum(variable) != known]
         if broken:
             raise ContractError(
-                f"{what} were not put back as they were: {len(broken)} of {len(self._sums)} variables differ, among "
+                f"{what} were not put back as they were: {len(broken)} of {len(sums)} variables differ, among "
                 f"them {_named(broken)}. Whatever was trained from here would not be what it is taken for."
             )
 

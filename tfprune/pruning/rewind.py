@@ -35,6 +35,23 @@ class Snapshot:
             variable.assign(value)
 
 
+def restarted(model, start):
+    """A snapshot of a model's weights as they are now, with an optimizer that starts again.
+
+    What belongs to the optimizer as a whole (iterations, learning rate) is as an earlier snapshot has it, and with it
+    the place in a learning-rate schedule; the slots hold what they would hold if it started from these weights.
+
+    Args:
+        model: A Keras model with an optimizer.
+        start: The `Snapshot` of the same model that iterations and learning rate come from.
+    """
+    snapshot, known = Snapshot(model, optimizer=False), {id(variable): value for variable, value in start.values}
+    fresh = zip(slots(model.optimizer), slot_starts(model.optimizer), strict=True)
+    known |= {id(slot): value for (_, slot), value in fresh}
+    snapshot.values += [(variable, known[id(variable)]) for variable in optimizer_variables(model)]
+    return snapshot
+
+
 def weights_of(model):
     """The weights of a model without its masks."""
     masks = {id(mask) for layer in model.layers if isinstance(layer, ChannelMask) for mask in layer.weights}
@@ -72,7 +89,11 @@ def randomise(model, seed):
             continue
         for old, new in zip(layer.weights, twin.weights, strict=True):
             old.assign(new)
-    optimizer = getattr(model, "optimizer", None)
+    restart_slots(getattr(model, "optimizer", None))
+
+
+def restart_slots(optimizer):
+    """Gives the optimizer's slots what they would hold if it started now, from the weights as they are."""
     for (_, slot), start in zip(slots(optimizer), slot_starts(optimizer), strict=True):
         slot.assign(start)
 
