@@ -38,6 +38,7 @@ setup(
         "pandas>=2.1",
         "jinja2>=3.1",
         "rich>=13",
+        "tomli>=2; python_version < '3.11'",
     ],
     extras_require={
         "test": [

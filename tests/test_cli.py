@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfprune import cli, models, study
-from tfprune.study import runner
+from tfprune.study import grid
 from tfprune.study.trial import Recipe
 
 
@@ -34,7 +34,7 @@ def saved(tmp_path):
 def small_study(monkeypatch):
     """Stands in for the moons: the same study with two epochs a round and two cells."""
     small = study.Study("moons", "moons", "mlp", (0.0, 0.5), (0,), ("one_shot",), recipe=Recipe(epochs=2, patience=1))
-    monkeypatch.setitem(runner.STUDIES, "moons", small)
+    monkeypatch.setitem(grid.STUDIES, "moons", small)
 
 
 def test_help_is_instant_and_loads_nothing_heavy():

@@ -23,10 +23,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "layers": set(),
     "losses": set(),
-    "models": set(),
+    "pointers": set(),
+    "models": {"pointers"},
     "layouts": set(),
     "corruptions": set(),
-    "datasets": set(),
+    "datasets": {"pointers"},
     "structure": {"layers"},
     "pruning": {"layers", "structure"},
     "callbacks": {"layers", "structure", "pruning"},
@@ -41,11 +42,11 @@ MAY_IMPORT = {
     "plots": {"layers", "structure"},
     "verification": {"layers", "structure", "pruning", "metrics", "uncertainty"},
     "study": {
-        *("layers", "losses", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
+        *("layers", "losses", "pointers", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
         *("metrics", "predictions", "uncertainty", "evaluation", "comparison", "potential"),
     },
     "cli": {
-        *("layers", "losses", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
+        *("layers", "losses", "pointers", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
         *("metrics", "predictions", "uncertainty", "evaluation", "comparison", "potential", "study", "verification"),
     },
     "__main__": {"cli"},

@@ -1,6 +1,5 @@
 """Does a study run every cell once, whatever happens on the way?"""
 
-import dataclasses
 import json
 import os
 import signal
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from tfprune import datasets, study
-from tfprune.study import ResultsError, runner, trial
+from tfprune.study import ResultsError, work
 from tfprune.study.trial import Recipe, Trial
 
 SHORT = Recipe(epochs=8, patience=4)
@@ -34,73 +33,6 @@ def _run(grid, out, **options):
 
 def _table(rows):
     return [{name: value for name, value in row.items() if name != "wall_time"} for row in rows]
-
-
-# Keys. These three are pinned: results written by earlier versions must be found again.
-
-
-def test_keys_leave_defaults_out_and_never_change():
-    assert Trial("moons", "mlp", "one_shot", 0.5, 0).key == "moons mlp one_shot ratio=0.5 seed=0"
-    assert (
-        Trial("cifar10", "lenet", "iterative", 0.8, 2, "dense", Recipe("sgd", 0.01, 0.9, 32, 20, 3)).key
-        == "cifar10 lenet iterative ratio=0.8 seed=2 layers=dense optimizer=sgd momentum=0.9 batch_size=32 epochs=20 "
-        "patience=3"
-    )
-    assert (
-        Trial("moons", "mlp", "one_shot", 3 * 0.1, 1, recipe=Recipe(epochs=300)).key
-        == "moons mlp one_shot ratio=0.3 seed=1 epochs=300"
-    )
-
-
-@pytest.mark.parametrize(
-    ("ratio", "message"),
-    [
-        (1.0, r"ratio must be in \[0, 1\)\. Received: ratio=1\.$"),
-        (-0.1, r"ratio must be in \[0, 1\)\. Received: ratio=-0\.1\.$"),
-        (80, r"Received: ratio=80\. For 80 % of the channels pass ratio=0\.8\."),
-    ],
-)
-def test_ratio_outside_its_range_is_refused(ratio, message):
-    with pytest.raises(ValueError, match=message):
-        _study(ratios=(ratio,))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"seeds": ()}, r"at least one of its seeds\. Received: seeds=\(\)"),
-        ({"dataset": "mnist"}, "Unknown data set"),
-        ({"model": "vgg"}, "Unknown model"),
-    ],
-)
-def test_grids_that_could_not_run_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(_study(), **changes)
-
-
-def test_unknown_strategy_is_refused_before_any_work(tmp_path):
-    with pytest.raises(ValueError, match="two_shot"):
-        _run(_study(strategies=("two_shot",)), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_unknown_study_is_refused():
-    with pytest.raises(ValueError, match=r"Unknown study\. Received: 'suns'\. Expected one of 'moons', 'cifar10'"):
-        study.get("suns")
-
-
-def test_recipe_refuses_no_epochs():
-    with pytest.raises(ValueError, match=r"epochs must be at least 1\. Received: epochs=0"):
-        Recipe(epochs=0)
-
-
-def test_named_studies_are_the_papers_grids():
-    moons, cifar10 = study.get("moons"), study.get("cifar10")
-    assert len(moons.trials()) == 10 * 10 * 4
-    assert moons.recipe == Recipe("adam", 0.01, 0.0, 0, 2000, 20)
-    assert (cifar10.ratios, cifar10.seeds, cifar10.layers) == ((0.0, 0.2, 0.4, 0.6, 0.8), (0, 1, 2), "dense")
-    assert len(study.quick("moons").trials()) == 36
-    assert study.quick("moons").trials()[0].recipe.epochs < moons.recipe.epochs
 
 
 # The runner, with a trial that does no work.
@@ -232,7 +164,7 @@ def rows():
     """Rows of real trials on the moons, by (strategy, ratio)."""
     cells = [("one_shot", 0.0), ("one_shot", 0.5), ("one_shot_random", 0.5), ("iterative", 0.5)]
     return {
-        (strategy, ratio): trial.row_of(Trial("moons", "mlp", strategy, ratio, 3, recipe=SHORT))
+        (strategy, ratio): work.row_of(Trial("moons", "mlp", strategy, ratio, 3, recipe=SHORT))
         for strategy, ratio in cells
     }
 
@@ -278,7 +210,7 @@ def test_dense_columns_are_those_of_plain_early_stopping(rows):
     cell = Trial("moons", "mlp", "one_shot", 0.5, 3, recipe=SHORT)
     keras.utils.set_random_seed(3)
     data = datasets.moons()
-    model = trial.build_model(cell, data)
+    model = work.build_model(cell, data)
     stop = keras.callbacks.EarlyStopping(patience=SHORT.patience, restore_best_weights=True)
     model.fit(
         *data.train,
@@ -295,7 +227,7 @@ def test_dense_columns_are_those_of_plain_early_stopping(rows):
 
 def test_decay_lowers_the_learning_rate_epoch_by_epoch():
     cell = Trial("moons", "mlp", "one_shot", 0.5, 0, recipe=Recipe("sgd", 0.1, 0.9, batch_size=100, decay=0.5))
-    optimizer = trial.build_model(cell, datasets.moons()).optimizer
+    optimizer = work.build_model(cell, datasets.moons()).optimizer
     rates = []
     for step in (0, 6, 7, 14):  # 700 points in batches of 100: seven steps an epoch
         optimizer.iterations.assign(step)
@@ -305,13 +237,13 @@ def test_decay_lowers_the_learning_rate_epoch_by_epoch():
 
 
 def test_same_seed_gives_the_same_row(rows):
-    again = trial.row_of(Trial("moons", "mlp", "one_shot", 0.5, 3, recipe=SHORT))
+    again = work.row_of(Trial("moons", "mlp", "one_shot", 0.5, 3, recipe=SHORT))
     assert _table([again]) == _table([rows["one_shot", 0.5]])
 
 
 def test_nan_loss_fails_the_trial_with_its_reason():
     recipe = Recipe("sgd", learning_rate=1e30, epochs=8, patience=4)
-    row = trial.row_of(Trial("moons", "mlp", "one_shot", 0.5, 0, recipe=recipe))
+    row = work.row_of(Trial("moons", "mlp", "one_shot", 0.5, 0, recipe=recipe))
     assert row["status"] == "failed"
     assert "became nan in epoch" in row["error"]
 
@@ -324,7 +256,7 @@ def test_dense_layers_alone_are_pruned_when_asked():
         return datasets.Dataset("images", split, split, split, {}, num_classes=3, input_shape=(16, 16, 1))
 
     recipe = Recipe(batch_size=16, epochs=1, patience=1)
-    row = trial.row_of(Trial(images, "lenet", "one_shot", 0.5, 0, "dense", recipe))
+    row = work.row_of(Trial(images, "lenet", "one_shot", 0.5, 0, "dense", recipe=recipe))
     assert row["error"] is None
     assert row["dataset"] == "images"
     convolutions = (5 * 5 * 1 * 6 + 6) + (5 * 5 * 6 * 16 + 16)
@@ -332,7 +264,7 @@ def test_dense_layers_alone_are_pruned_when_asked():
 
 
 def test_dense_layers_of_a_model_without_any_are_refused():
-    row = trial.row_of(Trial("moons", "mlp", "one_shot", 0.5, 0, "dense", SHORT))
+    row = work.row_of(Trial("moons", "mlp", "one_shot", 0.5, 0, "dense", recipe=SHORT))
     assert row["status"] == "failed"
     assert "there are none" in row["error"]
 
@@ -356,9 +288,3 @@ def test_own_data_and_model_run_in_child_processes(tmp_path):
     """)
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[(None, 'half', 12), (None, 'half', 12)]", done.stderr
-
-
-def test_study_is_cut_down_by_quick_without_touching_the_original():
-    assert runner.STUDIES["cifar10"].seeds == (0, 1, 2)
-    assert study.quick("cifar10").seeds == (0,)
-    assert study.quick("cifar10").name == "cifar10-quick"

@@ -50,7 +50,7 @@ def find(strategy, shrinking=False, optimizer=None, **options):
     )
 
 
-@pytest.mark.parametrize("strategy", [*STRATEGIES, Strategy("late", 2, 1)], ids=str)
+@pytest.mark.parametrize("strategy", [*(name for name in STRATEGIES if name != "lr_rewind"), Strategy("late", 2, 1)], ids=str)
 def test_shrinking_between_rounds_finds_the_same_ticket(strategy):
     masked, shrunk = find(strategy), find(strategy, shrinking=True)
     for name, mask in masked.masks.items():
@@ -147,7 +147,7 @@ def test_model_that_is_not_compiled_is_refused():
 
 
 def test_unknown_strategy_is_refused():
-    with pytest.raises(ValueError, match=r"Unknown strategy 'oneshot'\. Expected one of 'one_shot'"):
+    with pytest.raises(ValueError, match=r"Unknown strategy\. Received: 'oneshot'\. Expected one of 'one_shot'"):
         tfprune.find_ticket(model(), data(), "oneshot")
 
 

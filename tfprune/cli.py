@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfprune import __version__
 
-_STUDIES = ("moons", "cifar10")
+_STUDIES = ("moons", "digits", "cifar10")
 _DATASETS = ("moons", "digits", "cifar10")
 _WITH_DEVIATION = ("accuracy", "early_stop_epoch")
 
@@ -68,7 +68,7 @@ def _add_study(commands):
         description="Runs a study and writes results.jsonl, results.csv and report.html. A study that was stopped goes "
         "on when the same command runs again.",
     )
-    command.add_argument("name", choices=_STUDIES, metavar="NAME", help="moons or cifar10")
+    command.add_argument("name", choices=_STUDIES, metavar="NAME", help="moons, digits or cifar10")
     lists = {"nargs": "+", "action": _Joined, "metavar": "LIST"}
     command.add_argument("--seeds", type=_seeds, help="such as 0,1,2 or 0-9", **lists)
     command.add_argument("--ratios", type=_numbers, help="shares of channels to remove, such as 0,0.5", **lists)
@@ -195,9 +195,9 @@ def _study(options):
 def _chosen_study(options):
     import dataclasses
 
-    from tfprune.study import runner
+    from tfprune.study import grid
 
-    study = runner.quick(options.name) if options.quick else runner.get(options.name)
+    study = grid.quick(options.name) if options.quick else grid.get(options.name)
     names = ("seeds", "ratios", "strategies", "layers")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.epochs is not None:

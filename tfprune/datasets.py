@@ -9,6 +9,8 @@ import functools
 
 import numpy as np
 
+from tfprune import pointers
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -155,11 +157,52 @@ def images(name, split="test", shape=(32, 32, 3)):
 DATASETS = {"moons": moons, "digits": digits, "cifar10": cifar10}
 
 
+def from_tfds(name):
+    """Returns an image classification set of tensorflow_datasets, scaled to [-1, 1], without OOD sets.
+
+    Args:
+        name: Name in tensorflow_datasets, such as "fashion_mnist". Its "train" and "test" splits are used; the
+            validation set is its "validation" split, or the last tenth of "train" where there is none.
+
+    Raises:
+        ValueError: It cannot be had, has no such splits, or holds no images with labels.
+
+    Example:
+
+    >>> data = from_tfds("fashion_mnist")
+    """
+    splits = _tfds_splits(name)
+    missing = {"train", "test"} - splits
+    if missing:
+        raise ValueError(
+            f"{name!r} of tensorflow_datasets has no split {' and '.join(sorted(missing))}. Received: splits "
+            f"{', '.join(sorted(splits))}. Expected 'train' and 'test'; a function that returns a Dataset will do, too."
+        )
+    whole = "validation" in splits
+    train = _images(name, "train" if whole else "train[:90%]")
+    validation = _images(name, "validation" if whole else "train[90%:]")
+    test = _images(name, "test")
+    return Dataset(name, train, validation, test, {}, int(train[1].max()) + 1, train[0].shape[1:])
+
+
+def _tfds_splits(name):
+    import tensorflow_datasets as tfds
+
+    try:
+        return set(tfds.builder(name).info.splits)
+    except Exception as error:  # an unknown name, or no network to ask for it
+        raise ValueError(
+            f"tensorflow_datasets has no {name!r} ({type(error).__name__}: {_first_line(error)}). Expected the name of "
+            "one of its image classification sets."
+        ) from error
+
+
 def get(dataset):
     """Returns the `Dataset` that a name, or a function without arguments, stands for.
 
     Args:
-        dataset: "moons", "digits", "cifar10", a `Dataset`, or a function that returns one.
+        dataset: A name in `DATASETS`, "tfds:NAME" (see `from_tfds`), "module:function", a `Dataset`, or a function
+            that returns one.
 
     Raises:
         ValueError: Unknown name.
@@ -180,7 +223,7 @@ def loader(dataset):
     """Returns the function that loads a data set, without calling it.
 
     Args:
-        dataset: "moons", "digits", "cifar10", or a function that returns a `Dataset`.
+        dataset: A name in `DATASETS`, "tfds:NAME", "module:function", or a function that returns a `Dataset`.
 
     Raises:
         ValueError: Unknown name.
@@ -192,12 +235,16 @@ def loader(dataset):
     """
     if callable(dataset):
         return dataset
-    if dataset not in DATASETS:
-        raise ValueError(
-            f"Unknown data set. Received: {dataset!r}. Expected one of {', '.join(map(repr, DATASETS))}, "
-            "or a function that returns a tfprune.datasets.Dataset."
-        )
-    return DATASETS[dataset]
+    if dataset in DATASETS:
+        return DATASETS[dataset]
+    if str(dataset).startswith("tfds:"):
+        return functools.partial(from_tfds, dataset.removeprefix("tfds:"))
+    if ":" in str(dataset):
+        return pointers.follow(dataset)
+    raise ValueError(
+        f"Unknown data set. Received: {dataset!r}. Expected one of {', '.join(map(repr, DATASETS))}, 'tfds:NAME', "
+        "'module:function', or a function that returns a tfprune.datasets.Dataset."
+    )
 
 
 @functools.lru_cache(maxsize=1)

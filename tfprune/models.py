@@ -1,7 +1,11 @@
 """Which networks do tfprune's studies train? Plain Keras, with logits as outputs and layers named plainly."""
 
 import functools
+import itertools
 import numbers
+from pathlib import Path
+
+from tfprune import pointers
 
 
 def mlp(input_shape, hidden=(30,), num_classes=2, seed=None):
@@ -199,7 +203,7 @@ def get(model):
     """Returns the function that builds a model: a name's, or the function itself.
 
     Args:
-        model: "mlp", "lenet", "vgg16", "resnet20", "resnet56", "resnet110", or a function
+        model: A name in `MODELS`, a .keras file (see `from_file`), "module:function", or a function
             `(input_shape, num_classes, seed) -> keras.Model`, called by keyword.
 
     Raises:
@@ -211,12 +215,59 @@ def get(model):
     """
     if callable(model):
         return model
-    if model not in MODELS:
+    if model in MODELS:
+        return MODELS[model]
+    if str(model).endswith(".keras"):
+        return functools.partial(from_file, model)
+    if ":" in str(model):
+        return pointers.follow(model)
+    raise ValueError(
+        f"Unknown model. Received: {model!r}. Expected one of {', '.join(map(repr, MODELS))}, a .keras file, "
+        "'module:function', or a function (input_shape, num_classes, seed) -> keras.Model."
+    )
+
+
+def from_file(path, input_shape, num_classes, seed):
+    """Returns the network of a .keras file with fresh weights, as a study that compares seeds needs it.
+
+    Args:
+        path: File that `model.save` wrote; loaded in Keras' safe mode.
+        input_shape: Shape of one example, which the network must take.
+        num_classes: Number of classes, which the network must tell apart.
+        seed: Integer for the fresh weights.
+
+    Raises:
+        ValueError: The network takes or gives other shapes.
+        OSError: The file cannot be read.
+
+    Example:
+
+    >>> model = from_file("mine.keras", input_shape=(2,), num_classes=2, seed=0)
+    """
+    import keras
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    saved = keras.models.load_model(path, compile=False, safe_mode=True)
+    shapes = (tuple(saved.input_shape[1:]), saved.output_shape[-1])
+    if shapes != (tuple(input_shape), num_classes):
         raise ValueError(
-            f"Unknown model. Received: {model!r}. Expected one of {', '.join(map(repr, MODELS))}, "
-            "or a function (input_shape, num_classes, seed) -> keras.Model."
+            f"{path} does not fit the data. Received: a network from {shapes[0]} to {shapes[1]} outputs. Expected: "
+            f"from {tuple(input_shape)} to {num_classes}."
         )
-    return MODELS[model]
+    seeds = itertools.count(1000 * seed)
+    return keras.models.clone_model(
+        saved, clone_function=lambda layer: type(layer).from_config(_reseeded(layer.get_config(), seeds))
+    )
+
+
+def _reseeded(config, seeds):
+    """A layer's config in which every initializer, and every other thing with a seed, has the next of the seeds."""
+    if isinstance(config, list | tuple):
+        return type(config)(_reseeded(part, seeds) for part in config)
+    if not isinstance(config, dict):
+        return config
+    return {name: next(seeds) if name == "seed" else _reseeded(part, seeds) for name, part in config.items()}
 
 
 def _normalised(layer_class, seed, first=0):

@@ -1,19 +1,26 @@
 """Studies: strategy x ratio x seed, run to the end, kept in one results file and told in one report."""
 
+from tfprune.pruning.strategies import Strategy
+from tfprune.study.grid import STUDIES, Study, get, quick
 from tfprune.study.report import write_report
 from tfprune.study.results import ResultsError, read_rows
-from tfprune.study.runner import STUDIES, Study, get, quick, run_study
-from tfprune.study.trial import Recipe, Trial, run_trial
+from tfprune.study.runner import run_study
+from tfprune.study.settings import read_study
+from tfprune.study.trial import Evaluation, Recipe, Trial
+from tfprune.study.work import run_trial
 
 __all__ = [
     "STUDIES",
+    "Evaluation",
     "Recipe",
     "ResultsError",
+    "Strategy",
     "Study",
     "Trial",
     "get",
     "quick",
     "read_rows",
+    "read_study",
     "run_study",
     "run_trial",
     "write_report",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfprune.study import claims, results, runner
+from tfprune.study import claims, grid, results
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; markers and dashes tell them apart in print.
 _LOOKS = {
@@ -161,7 +161,7 @@ def _facts(rows, done):
 
 def _recipe_changes(row):
     """Returns what was trained otherwise than in the named study on the same data, as words."""
-    usual = next((study.recipe for study in runner.STUDIES.values() if study.dataset == row.get("dataset")), None)
+    usual = next((study.recipe for study in grid.STUDIES.values() if study.dataset == row.get("dataset")), None)
     fields = dataclasses.asdict(usual) if usual else {}
     return [f"{name} {row[name]:g}, not {value:g}" for name, value in fields.items() if _differs(row.get(name), value)]
 

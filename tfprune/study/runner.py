@@ -1,135 +1,14 @@
 """How does a grid of trials become a folder of results, however often it is interrupted?"""
 
 import contextlib
-import dataclasses
-import itertools
 import os
 import signal
 from pathlib import Path
 
-from tfprune import datasets, models
+from tfprune import datasets
+from tfprune.study import grid
 from tfprune.study import results as results_files
-from tfprune.study.trial import DEFAULT_RECIPE, Recipe, Trial, row_of, run_trial
-
-PAPER_STRATEGIES = ("one_shot", "one_shot_reinit", "one_shot_random", "iterative")
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A grid of trials: every strategy at every ratio from every seed, on one data set with one network.
-
-    Args:
-        name: Name of the study; its results go to runs/NAME unless told otherwise.
-        dataset: Name in `tfprune.datasets`, or a function that returns a `Dataset`.
-        model: Name in `tfprune.models`, or a function `(input_shape, num_classes, seed) -> keras.Model`.
-        ratios: Shares of channels to remove, each in [0, 1).
-        seeds: Integers. Trials of one seed start from the same weights.
-        strategies: Names of pruning strategies; the paper's four by default.
-        layers: What may be pruned: "all", "dense", or layer names with commas between.
-        recipe: How each round trains.
-
-    Raises:
-        ValueError: An empty grid, a ratio outside [0, 1), an unknown data set, model or strategy.
-
-    Example:
-
-    >>> study = Study("mine", "digits", "mlp", ratios=(0, 0.5), seeds=(0, 1, 2), recipe=Recipe(batch_size=64))
-    >>> rows = run_study(study)
-    """
-
-    name: str
-    dataset: str
-    model: str
-    ratios: tuple
-    seeds: tuple
-    strategies: tuple = PAPER_STRATEGIES
-    layers: str = "all"
-    recipe: Recipe = DEFAULT_RECIPE
-
-    def __post_init__(self):
-        """Refuses a grid that could not run."""
-        for name in ("ratios", "seeds", "strategies"):
-            # dict.fromkeys: a value named twice is still one cell
-            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
-            if not getattr(self, name):
-                raise ValueError(f"A study needs at least one of its {name}. Received: {name}=().")
-        datasets.loader(self.dataset)
-        models.get(self.model)
-        self.trials()
-
-    def trials(self):
-        """Returns the trials; seed by seed, so that a study stopped early holds whole grids of its first seeds."""
-        return [
-            Trial(self.dataset, self.model, strategy, ratio, seed, self.layers, self.recipe)
-            for seed, ratio, strategy in itertools.product(self.seeds, self.ratios, self.strategies)
-        ]
-
-
-# The paper's two studies. CIFAR-10 trains in batches of 64 where the paper has 4, at 10 times its learning rate, which
-# falls by a fifth each epoch: 62.8 % in 12 epochs (seed 0), in a fraction of the time.
-STUDIES = {
-    "moons": Study("moons", "moons", "mlp", ratios=tuple(i / 10 for i in range(10)), seeds=tuple(range(10))),
-    "cifar10": Study(
-        "cifar10",
-        "cifar10",
-        "lenet",
-        ratios=(0.0, 0.2, 0.4, 0.6, 0.8),
-        seeds=(0, 1, 2),
-        layers="dense",
-        recipe=Recipe("sgd", learning_rate=0.01, momentum=0.9, decay=0.8, batch_size=64, epochs=20, patience=3),
-    ),
-}
-
-# The same studies small enough to look at: what `tfprune study NAME --quick` changes. The moons train at 10 times
-# the paper's learning rate: rounds reach their early stop within the fewer epochs that they have.
-_QUICK = {
-    "moons": {
-        "ratios": (0.0, 0.5, 0.9),
-        "seeds": (0, 1, 2),
-        "recipe": Recipe(learning_rate=0.1, epochs=200, patience=10),
-    },
-    "cifar10": {
-        "ratios": (0.0, 0.4, 0.8),
-        "seeds": (0,),
-        "strategies": ("one_shot", "one_shot_random"),
-        "recipe": dataclasses.replace(STUDIES["cifar10"].recipe, epochs=2),
-    },
-}
-
-
-def quick(study):
-    """Returns a named study cut down to minutes, as a new study named NAME-quick.
-
-    Args:
-        study: "moons" or "cifar10".
-
-    Example:
-
-    >>> len(quick("moons").trials())
-    36
-    """
-    return dataclasses.replace(get(study), name=f"{study}-quick", **_QUICK[study])
-
-
-def get(study):
-    """Returns the `Study` that a name stands for, or the study itself.
-
-    Raises:
-        ValueError: Unknown name.
-
-    Example:
-
-    >>> get("moons").seeds
-    (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-    """
-    if isinstance(study, Study):
-        return study
-    if study not in STUDIES:
-        raise ValueError(
-            f"Unknown study. Received: {study!r}. Expected one of {', '.join(map(repr, STUDIES))}, or a "
-            "tfprune.study.Study."
-        )
-    return STUDIES[study]
+from tfprune.study.work import row_of, run_trial
 
 
 def run_study(study, out=None, jobs=1, retry_failed=False, progress=True, trial_function=run_trial):
@@ -158,8 +37,7 @@ def run_study(study, out=None, jobs=1, retry_failed=False, progress=True, trial_
     >>> rows = run_study("moons", out="runs/moons", jobs=2)
     >>> tfprune.study.write_report("runs/moons")
     """
-    study = get(study)
-    _check_strategies(study)
+    study = grid.get(study)
     folder = Path(out or Path("runs") / study.name)
     with results_files.Results(folder) as results:
         _check_same_study(study, results.rows, folder)
@@ -177,13 +55,6 @@ def run_study(study, out=None, jobs=1, retry_failed=False, progress=True, trial_
                 results_files.write_csv(results_files.latest(results.rows), folder / "results.csv")
     keys = {trial.key for trial in study.trials()}
     return [row for row in results_files.latest(results.rows) if row["key"] in keys]
-
-
-def _check_strategies(study):
-    from tfprune.pruning import strategies
-
-    for strategy in study.strategies:
-        strategies.get(strategy)
 
 
 def _check_same_study(study, rows, folder):

@@ -1,12 +1,10 @@
-"""What is one cell of a study, and how does it become one flat row?"""
+"""What is one cell of a study, and by which key is it found again?"""
 
 import dataclasses
-import platform
-import time
-import warnings
+import hashlib
+import json
 
-from tfprune import __version__, datasets, models
-from tfprune.study.quiet import start_tensorflow
+from tfprune.pruning import strategies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +19,10 @@ class Recipe:
         epochs: Most epochs in a round.
         patience: Epochs without a lower validation loss after which a round ends.
         decay: Factor on the learning rate after each epoch, rewound with the weights; 1 leaves it constant.
+        weight_decay: Decoupled weight decay of the optimizer; left alone where 0.
+
+    Raises:
+        ValueError: A number that no training could use.
 
     Example:
 
@@ -34,15 +36,53 @@ class Recipe:
     epochs: int = 2000
     patience: int = 20
     decay: float = 1.0
+    weight_decay: float = 0.0
 
     def __post_init__(self):
         """Refuses values no training could use."""
+        for field in dataclasses.fields(self):
+            # 1 and 1.0 are one learning rate, and must have one key
+            object.__setattr__(self, field.name, field.type(getattr(self, field.name)))
         for name in ("epochs", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}.")
+        for name in ("batch_size", "momentum", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative. Received: {name}={getattr(self, name)}.")
+        for name in ("learning_rate", "decay"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0. Received: {name}={getattr(self, name)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is measured of each ticket beside accuracy, calibration and cost.
+
+    Args:
+        detectors: Names of OOD detectors (`tfprune.uncertainty.detectors`), asked on every OOD set of the data.
+        corruptions: Names of corruptions (`tfprune.corruptions`) of the test images, or ("all",); none by default.
+        severities: Severities of the corruptions, 1 to 5.
+        latency: Whether to measure the time of a prediction, dense and pruned side by side. Rows then hold times.
+
+    Example:
+
+    >>> Evaluation(detectors=("msp", "energy", "knn"), corruptions=("gaussian_noise",), severities=(1, 3, 5))
+    """
+
+    detectors: tuple = ("msp", "entropy")
+    corruptions: tuple = ()
+    severities: tuple = (1, 2, 3, 4, 5)
+    latency: bool = False
+
+    def __post_init__(self):
+        """Turns lists into tuples, so that equal evaluations have equal keys."""
+        for name in ("detectors", "corruptions", "severities"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str | int) else tuple(value))
 
 
 DEFAULT_RECIPE = Recipe()
+DEFAULT_EVALUATION = Evaluation()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +90,26 @@ class Trial:
     """One cell of a study: which network is pruned on which data, how, by how much and from which seed.
 
     Args:
-        dataset: Name in `tfprune.datasets`, or a function that returns a `Dataset`.
-        model: Name in `tfprune.models`, or a function `(input_shape, num_classes, seed) -> keras.Model`.
-        strategy: Name of a pruning strategy, such as "one_shot".
+        dataset: Name in `tfprune.datasets`, "tfds:NAME", "module:function", or a function that returns a `Dataset`.
+        model: Name in `tfprune.models`, a .keras file, "module:function", or a function
+            `(input_shape, num_classes, seed) -> keras.Model`.
+        strategy: Name of a pruning strategy, such as "one_shot", or a `Strategy`.
         ratio: Share of channels to remove, in [0, 1).
-        seed: Fixes initial weights, batches and random restarts. Trials of one seed start from the same weights.
+        seed: Fixes initial weights, batches and random restarts. Trials of one seed share their dense network.
         layers: What may be pruned: "all", "dense" (the layers whose names start with "dense"), or layer names with
             commas between.
+        criterion: Name of the criterion that ranks channels. Default "l1".
+        scope: "layer" (default) or "global", see `tfprune.compute_masks`.
+        rounds: How many times to prune; None (default) for the strategy's own number.
         recipe: How each round trains.
+        evaluation: What is measured.
 
     Raises:
-        ValueError: A ratio outside [0, 1).
+        ValueError: A ratio outside [0, 1), an unknown strategy, or a ratio that the strategy cannot have.
 
     Example:
 
-    >>> Trial("moons", "mlp", "one_shot", ratio=0.5, seed=0).key
+    >>> Trial("moons", "mlp", "one_shot", ratio=0.5, seed=0).name
     'moons mlp one_shot ratio=0.5 seed=0'
     """
 
@@ -74,239 +119,107 @@ class Trial:
     ratio: float
     seed: int
     layers: str = "all"
+    criterion: str = "l1"
+    scope: str = "layer"
+    rounds: int | None = None
     recipe: Recipe = DEFAULT_RECIPE
+    evaluation: Evaluation = DEFAULT_EVALUATION
 
     def __post_init__(self):
-        """Refuses a ratio that is no share."""
+        """Refuses cells that could not run."""
         if not 0 <= self.ratio < 1:
             hint = f" For {self.ratio:g} % of the channels pass ratio={self.ratio / 100:g}." if self.ratio > 1 else ""
             raise ValueError(f"ratio must be in [0, 1). Received: ratio={self.ratio:g}.{hint}")
+        if self.scope not in ("layer", "global"):
+            raise ValueError(f"Unknown scope. Received: {self.scope!r}. Expected 'layer' or 'global'.")
+        if self.rounds is not None and self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1. Received: rounds={self.rounds}.")
+        if strategies.get(self.strategy).name == "dense" and self.ratio:
+            raise ValueError(f"The control 'dense' removes nothing: its ratio is 0. Received: ratio={self.ratio:g}.")
         # 3 * 0.1 and 0.3 are one cell
         object.__setattr__(self, "ratio", round(float(self.ratio), 6))
+        object.__setattr__(self, "seed", int(self.seed))
 
     @property
     def key(self):
-        """The trial in one line, with fields at their defaults left out: new fields do not orphan old results."""
-        rare = {"layers": self.layers, **dataclasses.asdict(self.recipe)}
-        usual = {"layers": "all", **dataclasses.asdict(DEFAULT_RECIPE)}
-        named = {"ratio": f"{self.ratio:g}", "seed": self.seed}
-        named |= {name: value for name, value in rare.items() if value != usual[name]}
-        words = [_name(self.dataset), _name(self.model), self.strategy]
-        return " ".join(words + [f"{name}={value}" for name, value in named.items()])
+        """A hash of the fields that are not at their defaults: new fields do not orphan old results."""
+        return _hash(self._unusual())
+
+    @property
+    def dense_key(self):
+        """The same of what its dense network depends on: trials with one dense key share one dense training."""
+        shared = ("dataset", "model", "seed", *(f"recipe.{field.name}" for field in dataclasses.fields(Recipe)))
+        return _hash({name: value for name, value in self._unusual().items() if name in shared})
+
+    @property
+    def name(self):
+        """The trial in one line for people, with fields at their defaults left out."""
+        fields = self._unusual()
+        words = [fields.pop(name) for name in ("dataset", "model")]
+        fields.pop("strategy")
+        shown = {"ratio": f"{fields.pop('ratio'):g}", **fields}
+        named = [f"{name.split('.')[-1]}={_shown(value)}" for name, value in shown.items()]
+        return " ".join([*words, self._strategy().name, *named])
 
     def identification(self):
         """Returns the fields as a flat dict, the first columns of the trial's row."""
+        strategy = self._strategy()
         return {
             "key": self.key,
-            "dataset": _name(self.dataset),
-            "model": _name(self.model),
-            "strategy": self.strategy,
+            "dataset": name_of(self.dataset),
+            "model": name_of(self.model),
+            "strategy": strategy.name,
+            "control": strategy.control,
             "ratio": self.ratio,
             "seed": self.seed,
             "layers": self.layers,
+            "criterion": name_of(self.criterion),
+            "scope": self.scope,
+            "rounds": self.rounds or strategy.rounds,
             **dataclasses.asdict(self.recipe),
+            **{name: _shown(value) for name, value in dataclasses.asdict(self.evaluation).items()},
         }
 
+    def _strategy(self):
+        return strategies.get(self.strategy)
 
-def run_trial(trial):
-    """Trains, prunes, shrinks and evaluates one network, and returns what was measured as a flat dict.
-
-    Args:
-        trial: The `Trial` to run.
-
-    Returns:
-        A flat dict: epochs and stops of the last round, what `tfprune.evaluate` says of the ticket, and the same of
-        the dense network of round 0 under names that start with "dense_".
-
-    Raises:
-        FloatingPointError: The loss became NaN or infinite.
-        ValueError: Unknown data set, model, strategy or layers.
-
-    Example:
-
-    >>> run_trial(Trial("moons", "mlp", "one_shot", ratio=0.5, seed=0))["accuracy"]
-    """
-    start_tensorflow()
-    import keras
-
-    import tfprune
-
-    # State of earlier trials in this process would cost memory and shift the names of layers.
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(trial.seed)
-    data = datasets.get(trial.dataset)
-    model = build_model(trial, data)
-    masked = tfprune.wrap(model)
-    ticket, dense_weights = train(masked, data, trial)
-    small = tfprune.shrink(masked)
-    measured = tfprune.evaluate(small, data.test, ood=data.ood, from_logits=True, dense=model)
-    masked.set_weights(dense_weights)
-    dense = tfprune.evaluate(masked, data.test, ood=data.ood, from_logits=True)
-    return {**_training_columns(ticket), **measured, **_dense_columns(ticket, dense)}
+    def _unusual(self):
+        """`{field: value}`, nested ones as recipe.FIELD; those without a default always, others where they differ."""
+        found = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, Recipe | Evaluation):
+                usual = dataclasses.asdict(field.default)
+                changed = {name: value for name, value in dataclasses.asdict(value).items() if value != usual[name]}
+                found |= {f"{field.name}.{name}": value for name, value in changed.items()}
+            elif field.default is dataclasses.MISSING or value != field.default:
+                found[field.name] = _plain(value)
+        return found
 
 
-def build_model(trial, data):
-    """Returns the trial's dense network, compiled by its recipe."""
-    import keras
-
-    recipe = trial.recipe
-    extra = {"momentum": recipe.momentum} if recipe.momentum else {}
-    model = models.get(trial.model)(input_shape=data.input_shape, num_classes=data.num_classes, seed=trial.seed)
-    learning_rate = recipe.learning_rate
-    if recipe.decay != 1:
-        steps = -(-len(data.train[0]) // recipe.batch_size) if recipe.batch_size else 1
-        learning_rate = keras.optimizers.schedules.ExponentialDecay(learning_rate, steps, recipe.decay, staircase=True)
-    model.compile(
-        optimizer=_optimizer(recipe.optimizer)(learning_rate=learning_rate, **extra),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    return model
-
-
-def _optimizer(name):
-    """Returns Keras' optimizer class of a name."""
-    import keras
-
-    return type(keras.optimizers.get(name))
-
-
-def train(masked, data, trial):
-    """Runs all rounds of the trial's strategy; returns its `LotteryTicket` and the dense network's best weights.
-
-    Data that is trained on in one batch runs in a compiled loop, everything else in `fit`; both give the same.
-    """
-    import tfprune
-    from tfprune.pruning import strategies
-    from tfprune.study import trainer
-
-    recipe, strategy = trial.recipe, strategies.get(trial.strategy)
-    ticket = tfprune.callbacks.LotteryTicket(
-        trial.ratio,
-        rounds=strategy.rounds,
-        rewind=strategy.rewind,
-        patience=recipe.patience,
-        epochs_per_round=recipe.epochs,
-        seed=trial.seed,
-        only=_only(masked, trial.layers),
-    )
-    if not recipe.batch_size:
-        dense = {}
-        trainer.train_full_batch(
-            masked, data.train, data.validation, ticket, lambda number: dense.setdefault(0, masked.get_weights())
-        )
-        return ticket, dense[0]
-    return ticket, _fit(masked, data, recipe, ticket)
-
-
-def _fit(masked, data, recipe, ticket):
-    """Trains in `model.fit`; returns the best weights of round 0, the dense network."""
-    import keras
-
-    dense_round = _dense_round(ticket)
-    with warnings.catch_warnings():
-        # after TerminateOnNaN; _refuse_nan says it better
-        warnings.filterwarnings("ignore", message="The fit ended in round")
-        history = masked.fit(
-            *data.train,
-            batch_size=recipe.batch_size,
-            validation_data=data.validation,
-            epochs=(ticket.rounds + 1) * recipe.epochs,
-            # dense_round first: when a round ends, ticket replaces the weights that dense_round has to see
-            callbacks=[keras.callbacks.TerminateOnNaN(), dense_round, ticket],
-            verbose=0,
-        )
-    _refuse_nan(history.history)
-    return dense_round.weights
-
-
-def versions():
-    """Returns the versions that shaped a result, as columns of its row."""
-    from importlib import metadata
-
-    packages = ("tensorflow", "keras", "numpy")
-    return {"tfprune": __version__, **{name: metadata.version(name) for name in packages}} | {
-        "python": platform.python_version()
-    }
-
-
-def row_of(trial, trial_function=run_trial):
-    """Returns the trial's finished row; a trial that raises gives a row with status "failed" and the reason.
+def name_of(value):
+    """Returns how a name, or a function of the user's, stands in a row.
 
     Args:
-        trial: The `Trial`.
-        trial_function: Function `(trial) -> flat dict` that does the work.
+        value: A string, a function, or an object.
     """
-    start = time.perf_counter()
-    try:
-        measured = {"status": "done", "error": None, **trial_function(trial)}
-    except Exception as error:  # whatever went wrong in one cell, the study goes on
-        measured = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-    wall_time = round(time.perf_counter() - start, 3)
-    return {**trial.identification(), **measured, "wall_time": wall_time, **versions()}
+    return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
 
 
-def _name(value):
-    return value if isinstance(value, str) else getattr(value, "__name__", str(value))
+def _plain(value):
+    """A field as JSON has it; functions by where they are defined, strategies by all that they do."""
+    if isinstance(value, strategies.Strategy):
+        known = strategies.STRATEGIES.get(value.name)
+        return value.name if value == known else dataclasses.asdict(value)
+    if callable(value):
+        return f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return value
 
 
-def _only(masked, layers):
-    """Returns the names to hand to `only=`; None for every layer that can be pruned."""
-    if layers == "all":
-        return None
-    if layers != "dense":
-        return [name.strip() for name in layers.split(",")]
-    names = [layer.name for layer in masked.layers if layer.name.startswith("dense")]
-    if not names:
-        raise ValueError(
-            "layers='dense' prunes the layers whose names start with 'dense'; there are none. Received a model with "
-            f"{', '.join(layer.name for layer in masked.layers)}. Pass layers='all' or layer names."
-        )
-    return names
+def _shown(value):
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else value
 
 
-def _refuse_nan(history):
-    import numpy as np
-
-    for name in ("loss", "val_loss"):
-        broken = np.flatnonzero(~np.isfinite(history.get(name, [])))
-        if broken.size:
-            raise FloatingPointError(
-                f"{name} became {history[name][broken[0]]} in epoch {broken[0] + 1}. "
-                "A lower learning rate is the usual cure."
-            )
-
-
-def _dense_round(ticket):
-    """Returns a callback that keeps the best weights of round 0, the dense network that the ticket is held against."""
-    import keras
-
-    class DenseRound(keras.callbacks.Callback):
-        best, weights = float("inf"), None
-
-        def on_epoch_end(self, epoch, logs=None):
-            if not ticket.history and logs["val_loss"] < self.best:
-                self.best, self.weights = logs["val_loss"], self.model.get_weights()
-
-    return DenseRound()
-
-
-def _training_columns(ticket):
-    last = ticket.history[-1]
-    return {
-        "rounds": len(ticket.history) - 1,
-        "early_stop_epoch": last["early_stop_epoch"],
-        "epochs_trained": last["epochs"],
-        "total_epochs": sum(record["epochs"] for record in ticket.history),
-        "best_val_loss": last["best"],
-        "channels_kept": last["channels_kept"],
-        "channels_total": last["channels_total"],
-    }
-
-
-def _dense_columns(ticket, dense):
-    columns = {name: dense[name] for name in ("accuracy", "nll", "brier", "ece", "uce", "mean_confidence")}
-    columns |= {name: dense[name] for name in dense if name.endswith(("/auroc_msp", "/mean_confidence"))}
-    return {
-        "dense_early_stop_epoch": ticket.history[0]["early_stop_epoch"],
-        **{f"dense_{name}": value for name, value in columns.items()},
-    }
+def _hash(fields):
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
