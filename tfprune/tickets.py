@@ -7,8 +7,7 @@ from dataclasses import replace
 import keras
 
 from tfprune.callbacks import LotteryTicket, share_epochs
-from tfprune.pruning import masks, rewind, strategies, surgery
-from tfprune.structure.replay import value_of
+from tfprune.pruning import compaction, masks, strategies, surgery
 
 
 def find_ticket(model, data, strategy="one_shot", ratio=0.5, shrink_between_rounds=False, **options):
@@ -76,8 +75,9 @@ def _find_shrinking(masked, fit, ticket):
     ticket.begin(masked)
     for number in range(ticket.rounds + 1):
         small, pairs = surgery.cut(masked)
-        _carry_optimizer(masked, small, pairs, back=False)
-        one = _OneRound(ticket, number, masked, pairs)
+        state = compaction.optimizer_pairs(masked, small, pairs)
+        compaction.carry_optimizer(state, back=False)
+        one = _OneRound(ticket, number, masked, pairs, state)
         fit(small, [one])
         one.carry_back()
         ticket.record(number, one.round, masks.get_masks(masked))
@@ -90,9 +90,9 @@ def _find_shrinking(masked, fit, ticket):
 class _OneRound(keras.callbacks.Callback):
     """Trains a shrunk model until a round of `ticket` is over, and carries what it learnt back to the masked model."""
 
-    def __init__(self, ticket, number, masked, pairs):
+    def __init__(self, ticket, number, masked, pairs, state):
         super().__init__()
-        self.ticket, self.number, self.masked, self.pairs = ticket, number, masked, pairs
+        self.ticket, self.number, self.masked, self.pairs, self.state = ticket, number, masked, pairs, state
         self.round = ticket.new_round()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -107,20 +107,4 @@ class _OneRound(keras.callbacks.Callback):
 
     def carry_back(self):
         surgery.expand(self.pairs)
-        _carry_optimizer(self.masked, self.model, self.pairs, back=True)
-
-
-def _carry_optimizer(masked, small, pairs, back):
-    """Copies the optimizer's state from the masked model to the small one, slots cut as their weights are, or back."""
-    indices = {id(variable): index for variable, _, index, _ in pairs}
-    cuts = {id(slot): indices[id(variable)] for variable, slot in rewind.slots(masked.optimizer)}
-    both = zip(rewind.optimizer_variables(masked), rewind.optimizer_variables(small), strict=True)
-    for full, cut in both:
-        value, index = value_of(full), cuts.get(id(full), ...)
-        if value[index].shape != tuple(cut.shape):
-            continue  # a summary over whole weights (Adafactor's rows and columns) starts afresh
-        if back:
-            value[index] = value_of(cut)
-            full.assign(value)
-        else:
-            cut.assign(value[index])
+        compaction.carry_optimizer(self.state, back=True)

@@ -2,13 +2,13 @@
 
 import math
 import numbers
-import sys
 import warnings
 
 import keras
 import numpy as np
 
 from tfprune.callbacks.change import clear, prune
+from tfprune.callbacks.company import company
 from tfprune.pruning import contract, criteria, masks, rewind, schedules, surgery, ticket_pairs
 from tfprune.pruning.ticket import Ticket
 
@@ -342,7 +342,7 @@ _REASONS = {
 
 
 def _refuse_company(callback):
-    for other in _company(callback):
+    for other in company(callback):
         reason = next((reason for cls, reason in _REASONS.items() if isinstance(other, cls)), None)
         if isinstance(other, keras.callbacks.ModelCheckpoint) and other.save_best_only:
             reason = (
@@ -359,14 +359,3 @@ def _refuse_averages(optimizer):
             "LotteryTicket ends with the weights of the best epoch, but Keras replaces them by an average over all "
             "epochs when fit ends. Received: an optimizer with use_ema=True. Compile the model without it."
         )
-
-
-def _company(callback):
-    """The callbacks of the running fit: Keras does not tell a callback of them, so they are found in the caller."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, keras.callbacks.CallbackList) and callback in caller.callbacks:
-            return caller.callbacks
-        frame = frame.f_back
-    return []

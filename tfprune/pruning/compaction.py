@@ -27,7 +27,7 @@ class StandIn:
         shared = _share_counters(masked.optimizer, self.small.optimizer)
         self._state = [pair for pair in self._state if id(pair[0]) not in shared]
         for name in ("_loss_tracker", "_compile_metrics", "_compile_loss"):
-            setattr(self.small, name, getattr(masked, name))
+            _set(self.small, name, getattr(masked, name))
         carry_optimizer(self._state, back=False)
 
     def take(self):
@@ -148,6 +148,11 @@ def _share_counters(optimizer, other):
         for name in ("_iterations", "_learning_rate"):
             variable = getattr(part, name, None)
             if hasattr(variable, "assign"):  # a schedule is no variable
-                setattr(twin, name, variable)
+                _set(twin, name, variable)
                 shared.add(id(variable))
     return shared
+
+
+def _set(owner, name, value):
+    """Sets an attribute without Keras counting what it holds among the owner's own variables or metrics once more."""
+    object.__setattr__(owner, name, value)

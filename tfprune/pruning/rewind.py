@@ -140,7 +140,7 @@ def steady(model):
     row and column are both pruned, its default of 1e-30 squared is zero in float32, and all weights become NaN; 1e-15
     changes nothing for gradients that are larger than 1e-7.
     """
-    for part in _parts(model.optimizer):
+    for part in parts(model.optimizer):
         if isinstance(part, keras.optimizers.Adafactor) and part.epsilon_1 < 1e-15:
             part.epsilon_1 = 1e-15
             model.make_train_function(force=True)  # the old one may have been traced with the old value
@@ -151,12 +151,12 @@ def slots(optimizer):
 
     Keras keeps slots in lists in the order of the variables they belong to (`momentums[i]` goes with variable i).
     """
-    return [pair for part in _parts(optimizer) for pair in _slots_of(part)]
+    return [pair for part in parts(optimizer) for pair in _slots_of(part)]
 
 
 def slot_starts(optimizer):
     """What each of `slots(optimizer)` would hold if the optimizer started now: zero, a constant, a copy of a weight."""
-    twins = [_fresh_twin(part) for part in _parts(optimizer) if getattr(part, "built", False)]
+    twins = [_fresh_twin(part) for part in parts(optimizer) if getattr(part, "built", False)]
     return [value_of(slot) for twin in twins for _, slot in _slots_of(twin)]
 
 
@@ -181,6 +181,6 @@ def _slots_of(optimizer):
     return found
 
 
-def _parts(optimizer):
+def parts(optimizer):
     """The optimizers that hold the slots: LossScaleOptimizer wraps one, MultiOptimizer several."""
     return getattr(optimizer, "optimizers", None) or [getattr(optimizer, "inner_optimizer", optimizer)]

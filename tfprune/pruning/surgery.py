@@ -134,6 +134,8 @@ def masked_graph(model, needed_by):
         needed_by: Who asks, for the error where it has no masks.
     """
     check_masked(model, needed_by)
+    if model in _BEFORE_READING:
+        _BEFORE_READING[model]()()
     layers = [id(layer) for layer in model.layers]
     known = _GRAPHS.get(model)
     if known is None or known[0] != layers:
@@ -142,6 +144,21 @@ def masked_graph(model, needed_by):
 
 
 _GRAPHS = weakref.WeakKeyDictionary()
+
+
+def call_before_reading(masked, method):
+    """Has a method called before anything of tfprune reads a masked model, whose weights another model may be training.
+
+    Args:
+        masked: A model from `tfprune.wrap`.
+        method: A `weakref.WeakMethod` whose object lives as long as the model, or None: there is nothing to call.
+    """
+    _BEFORE_READING.pop(masked, None)
+    if method is not None:
+        _BEFORE_READING[masked] = method
+
+
+_BEFORE_READING = weakref.WeakKeyDictionary()
 
 
 def check_masked(model, needed_by):
