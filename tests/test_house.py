@@ -39,6 +39,8 @@ MAY_IMPORT = {
     "evaluation": {"layers", "structure", "metrics", "predictions", "uncertainty", "corruptions"},
     "comparison": {"metrics", "predictions", "uncertainty", "evaluation", "significance"},
     "potential": {"significance"},
+    # a budget is met on the pruning side; what it costs in confidence is measured on the other
+    "budgets": {"layers", "structure", "pruning", "predictions", "evaluation"},
     "plots": {"layers", "structure"},
     "verification": {"layers", "structure", "pruning", "metrics", "uncertainty"},
     "study": {

@@ -25,8 +25,14 @@ _CONTENTS = {
     "compare": "tfprune.comparison",
     "compare_seeds": "tfprune.comparison",
     "prune_potential": "tfprune.potential",
+    "prune_to": "tfprune.budgets",
+    "budget_report": "tfprune.budgets",
+    "choose_round_to": "tfprune.budgets",
+    "sensitivity": "tfprune.budgets",
+    "ratios_within": "tfprune.budgets",
 }
 _MODULES = (
+    "budgets",
     "callbacks",
     "corruptions",
     "datasets",

@@ -82,14 +82,30 @@ def latency(model, batch_size=1, repeats=30):
     Example:
         >>> print(f"{1000 * latency(model):.2f} ms")
     """
+    _check_counts(batch_size=batch_size, repeats=repeats)
+    predict = prediction(model, batch_size)
+    times = [_seconds(predict) for _ in range(repeats + 3)]
+    return float(np.median(times[3:]))  # the first few allocate and choose algorithms
+
+
+def prediction(model, batch_size=1):
+    """Returns a function without arguments that makes one compiled prediction and waits for its end.
+
+    Args:
+        model: a built Sequential or functional Keras model whose input sizes are known but for the batch.
+        batch_size: samples per prediction.
+
+    Raises:
+        ValueError: where an input size is not known, or the model is subclassed.
+    """
     import tensorflow as tf
 
-    _check_counts(batch_size=batch_size, repeats=repeats)
+    _check_counts(batch_size=batch_size)
     inputs = keras.tree.map_structure(lambda tensor: _noise(tensor, batch_size, model), _inputs(model))
     # A concrete function: no look-up of the signature, and no retracing, inside the clock.
     predict = tf.function(lambda: model(inputs, training=False), autograph=False).get_concrete_function()
-    times = [_seconds(predict) for _ in range(repeats + 3)]
-    return float(np.median(times[3:]))  # the first few allocate and choose algorithms
+    # To NumPy: an accelerator has finished then.
+    return lambda: keras.tree.map_structure(keras.ops.convert_to_numpy, predict())
 
 
 # --- which dense model a ticket came from -----------------------------------------------------------------------------
@@ -313,7 +329,7 @@ def _noise(tensor, batch_size, model):
 
 def _seconds(predict):
     start = time.perf_counter()
-    keras.tree.map_structure(keras.ops.convert_to_numpy, predict())  # to NumPy: an accelerator has finished then
+    predict()
     return time.perf_counter() - start
 
 

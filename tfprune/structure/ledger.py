@@ -1,4 +1,4 @@
-"""How many parameters and multiply-adds does a model keep, for any choice of units, without building it?
+"""How many parameters, bytes and multiply-adds does a model keep, for any choice of units, without building it?
 
 A weight's size is the product of its axes, and the graph says which units each axis counts: what is left of it is a
 product of smaller numbers. A kernel is multiplied with so often per example, whatever is pruned; so the multiply-adds
@@ -16,7 +16,7 @@ from tfprune.structure.roles import part, role_of, unwrap
 
 
 class Ledger:
-    """Counts a model's parameters and multiply-adds for any choice of units, in closed form.
+    """Counts a model's parameters, bytes and multiply-adds for any choice of units, in closed form.
 
     Args:
         graph: A `tfprune.structure.groups.ChannelGraph`.
@@ -31,6 +31,7 @@ class Ledger:
         self._starts = []  # where the axes of each product start
         self._once = []  # 1 where a product is the size of a variable that is met for the first time, else 0
         self._times = []  # how many multiply-adds each unit of a product stands for
+        self._bytes = []  # how many bytes each unit of a product takes up; 0 where it was met before
         self._known = True
         calls, met = {}, set()
         for call in graph.trace.calls:
@@ -56,6 +57,10 @@ class Ledger:
         """Number of parameters, given the places that each axis keeps (one column a case)."""
         return np.array(self._once) @ self._products(counts)
 
+    def bytes(self, counts):
+        """Bytes of the parameters, given the places that each axis keeps (one column a case)."""
+        return np.array(self._bytes) @ self._products(counts)
+
     def multiply_adds(self, counts):
         """Multiply-adds per example, given the places that each axis keeps; None where they are not known."""
         return np.array(self._times) @ self._products(counts) if self._known else None
@@ -70,7 +75,7 @@ class Ledger:
         times, others = _work(graph, name, layer, calls, row["multiply_adds"])
         for weight in weights:
             units = axes.get(id(weight), [None] * len(weight.shape))
-            self._add(weight.shape, units, int(id(weight) not in met), times.get(id(weight), 0))
+            self._add(weight.shape, units, int(id(weight) not in met), times.get(id(weight), 0), weight.dtype)
             met.add(id(weight))
         for count, shape, units in others:
             self._add(shape, units, 0, count)
@@ -78,12 +83,15 @@ class Ledger:
         found += sum(count * math.prod(shape) for count, shape, _ in others)
         self._known = self._known and found == row["multiply_adds"]
 
-    def _add(self, shape, units, once, times):
+    def _add(self, shape, units, once, times, dtype="float32"):
+        import tensorflow as tf
+
         fixed = math.prod(size for size, counted in zip(shape, units, strict=True) if counted is None)
         self._starts.append(len(self._axes))
         self._axes += [fixed, *(counted for counted in units if counted is not None)]
         self._once.append(once)
         self._times.append(times)
+        self._bytes.append(once * tf.as_dtype(dtype).size)
 
 
 def _work(graph, name, layer, calls, multiply_adds):

@@ -1,0 +1,86 @@
+"""Which multiple of channels runs fastest on this device?
+
+Convolutions compute channels in blocks (16 numbers are one AVX-512 register), so that 33 channels may take as long as
+48. Rounded up, a layer computes with channels that it would have paid for anyway.
+"""
+
+from tfprune.budgets import clock
+from tfprune.budgets.plan import Plan, weakest
+from tfprune.pruning import surgery
+
+MULTIPLES = (1, 8, 16, 32)
+_WORTH_IT = 0.97  # a larger multiple must be three percent faster: what is less is noise, and costs choice
+
+
+def choose_round_to(model, ratio=0.5, batch_size=1, multiples=MULTIPLES, repeats=15, approximate=False, **options):
+    """Returns the multiple of channels with which the pruned model runs fastest on this device.
+
+    All candidates may spend the multiply-adds that `ratio` leaves without rounding: where a multiple keeps more
+    channels in some layers, others lose more. They are built and timed in turns, and compared by their time for a
+    multiply-add; where a smaller multiple is as fast to three percent, it is chosen, for it leaves more choice to the
+    criterion.
+
+    Args:
+        model: A built Keras model without masks, its input sizes known but for the batch. It is left as it is.
+        ratio: Share of channels to remove, in (0, 1). Default 0.5.
+        batch_size: Samples per prediction. Default 1.
+        multiples: The candidates. Default (1, 8, 16, 32).
+        repeats: How often each is timed. Default 15.
+        approximate: As in `tfprune.wrap`. Default False.
+        **options: What else `tfprune.compute_masks` takes: criterion, scope, ignore, only, seed.
+
+    Returns:
+        One of `multiples`, for `round_to` of `tfprune.compute_masks` and its like.
+
+    Raises:
+        ValueError: an input size is not known, the multiply-adds of the model cannot be told, or nothing can be pruned.
+
+    Example:
+        >>> round_to = tfprune.choose_round_to(model, ratio=0.6, batch_size=8)
+        >>> masks = tfprune.compute_masks(masked, ratio=0.6, round_to=round_to)
+    """
+    plan = Plan(surgery.wrap(model, approximate), options=options)
+    return fastest(plan, plan.costs(ratio)["multiply_adds"], batch_size, multiples, repeats)
+
+
+def fastest(plan, multiply_adds, batch_size, multiples=MULTIPLES, repeats=15):
+    """The multiple with which a plan is fastest at so many multiply-adds.
+
+    Args:
+        plan: A `Plan`; its masks change.
+        multiply_adds: What each candidate may spend.
+        batch_size: Samples per prediction.
+        multiples: The candidates.
+        repeats: How often each is timed.
+    """
+    if multiply_adds is None:
+        raise ValueError(
+            "round_to can only be chosen for a model whose multiply-adds are known (tfprune.inspect shows None). "
+            "Pass round_to=16, or what is known of the device."
+        )
+    candidates, kept = {}, []
+    for multiple in sorted(multiples):
+        strength = _strength(plan, multiply_adds, multiple)
+        keep = None if strength is None else plan.kept(plan.masks(strength, multiple))
+        if keep is not None and not any((keep == other).all() for other in kept):  # the same channels: nothing to time
+            kept.append(keep)
+            candidates[multiple] = plan.cut(strength, multiple), plan.costs(strength, multiple)["multiply_adds"]
+    if len(candidates) < 2:
+        return next(iter(candidates), 1)
+    times = clock.in_turns([small for small, _ in candidates.values()], batch_size, repeats)
+    # Coarse steps leave some of the multiply-adds unspent, which must not count as speed.
+    paces = [time / work for time, (_, work) in zip(times, candidates.values(), strict=True)]
+    chosen = 0
+    for index in range(1, len(paces)):
+        if clock.ratio(paces[index], paces[chosen]) < _WORTH_IT:
+            chosen = index
+    return list(candidates)[chosen]
+
+
+def _strength(plan, multiply_adds, multiple):
+    """How hard to prune for so many multiply-adds; None where the multiple keeps more at any strength."""
+
+    def meets(strength):
+        return plan.costs(strength, multiple)["multiply_adds"] <= multiply_adds
+
+    return weakest(meets) if meets(1.0) else None
