@@ -94,10 +94,10 @@ def test_largest_models_wait_for_all(models, tmp_path, monkeypatch):
 
 def test_command_prints_a_line_a_model_and_how_many_failed(models, tmp_path, capsys):
     assert cli.main(["verify-models", "--only", "Tiny,Wide", "--out", str(tmp_path / "t.md")]) == 0
-    printed = capsys.readouterr().out
-    assert "Tiny: exact, largest difference" in printed
-    assert "2 rows" in printed
-    assert "0 failed" in printed
+    printed = capsys.readouterr()
+    assert "Tiny: exact, largest difference" in printed.err
+    assert "2 rows" in printed.out
+    assert "0 failed" in printed.out
     assert json.loads((tmp_path / "t.jsonl").read_text().splitlines()[0])["versions"]["keras"] == keras.__version__
 
 
