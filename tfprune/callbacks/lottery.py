@@ -287,8 +287,7 @@ class Round:
         # A diverged epoch is never the best one; any epoch is better than none.
         if not math.isnan(value) and (self.best is None or self._gain(value) > self.min_delta):
             self.best, self.best_epoch = float(value), self.epochs
-            self._weights = rewind.Snapshot(model, optimizer=self.keep_optimizer)
-            self._seal = contract.Seal(model, optimizer=self.keep_optimizer)
+            self._take(model)
 
     def is_over(self, limit):
         """Whether the round has not improved for `patience` epochs, or has had its `limit` of them."""
@@ -299,6 +298,31 @@ class Round:
         if self._weights is not None:
             self._weights.restore()
             self._seal.check(f"The best weights of the round (epoch {self.best_epoch})")
+
+    def best_values(self):
+        """The values of the best epoch, to `resume` from; an empty list where there is none yet."""
+        return [value for _, value in self._weights.values] if self._weights else []
+
+    def resume(self, model, epochs, best_epoch, best, values):
+        """Goes on where a round of this model once was; the model stays as it is.
+
+        Args:
+            model: The model.
+            epochs, best_epoch, best: What the round knew.
+            values: Its `best_values`.
+        """
+        self.epochs, self.best_epoch, self.best = epochs, best_epoch, best
+        if values:
+            now = rewind.Snapshot(model)
+            self._take(model)
+            for (variable, _), value in zip(self._weights.values, values, strict=True):
+                variable.assign(value)
+            self._take(model)
+            now.restore()
+
+    def _take(self, model):
+        self._weights = rewind.Snapshot(model, optimizer=self.keep_optimizer)
+        self._seal = contract.Seal(model, optimizer=self.keep_optimizer)
 
     def _gain(self, value):
         rises = any(word in self.monitor.lower() for word in ("acc", "auc", "precision", "recall", "f1"))

@@ -1,0 +1,197 @@
+"""How does a trial train one round in `model.fit`? The trainer for every model and data set; the others are faster."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfprune.callbacks.lottery import Round
+from tfprune.study import kept, state
+from tfprune.study.order import batch_order
+
+_VALIDATION_BATCH = 256
+
+
+@dataclasses.dataclass
+class Trained:
+    """A round that was trained: what `LotteryTicket.record` asks of it, and what is kept.
+
+    Args:
+        epochs: How many epochs were trained.
+        best_epoch: The one with the lowest validation loss, from 1; 0 where none was finite.
+        best: That loss.
+        losses: Training loss of each epoch.
+        val_losses: Validation loss of each epoch.
+        marks: `{epoch: state.read(masked) after it}` of the epochs that were asked for.
+    """
+
+    epochs: int
+    best_epoch: int
+    best: float
+    losses: list
+    val_losses: list
+    marks: dict
+
+
+def train_round(masked, data, recipe, seed, round_number, keep_optimizer=False, marks=(), checkpoint=None):
+    """Trains a round until its early stop, and leaves the model with the weights of its best epoch.
+
+    Batches come in the order of `batch_order`, so nothing depends on where or when the round is trained: interrupted at
+    any moment and called again with the same model, it goes on from its checkpoint to the same bits.
+
+    Args:
+        masked: A compiled model from `tfprune.wrap`, pruned and rewound, as it begins the round.
+        data: The `Dataset`.
+        recipe: The `Recipe`: batch size, most epochs, and patience.
+        seed: The trial's seed.
+        round_number: 0 for the dense network.
+        keep_optimizer: Whether the optimizer goes back to its state at the best epoch too.
+        marks: Numbers of epochs after which the model's state is wanted.
+        checkpoint: A `kept.Checkpoint`; None keeps nothing.
+
+    Returns:
+        `Trained`.
+
+    Raises:
+        FloatingPointError: A loss became NaN or infinite.
+
+    Example:
+
+    >>> train_round(masked, tfprune.datasets.moons(), Recipe(), seed=0, round_number=0).best_epoch
+    """
+    progress = _Progress(recipe, keep_optimizer, round_number, marks, checkpoint or kept.Checkpoint())
+    progress.resume(masked)
+    if not progress.round.is_over(recipe.epochs):
+        train, steps = _training_batches(data, recipe.batch_size, seed, round_number, progress.round.epochs)
+        validation, validation_steps = _validation_batches(data, recipe.batch_size)
+        masked.fit(
+            train,
+            steps_per_epoch=steps,
+            validation_data=validation,
+            validation_steps=validation_steps,
+            initial_epoch=progress.round.epochs,
+            epochs=recipe.epochs,
+            callbacks=[progress],
+            shuffle=False,
+            verbose=0,
+        )
+    progress.round.restore()
+    return progress.trained()
+
+
+class _Progress(keras.callbacks.Callback):
+    """Early stopping, losses and marks of a round, and the way into a checkpoint and back."""
+
+    def __init__(self, recipe, keep_optimizer, number, marks, checkpoint):
+        super().__init__()
+        self.recipe, self.number, self.wanted, self.checkpoint = recipe, number, set(marks), checkpoint
+        self.round = Round("val_loss", recipe.patience, 0.0, keep_optimizer)
+        self.losses, self.val_losses, self.marks = [], [], {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        refuse_infinite(logs, epoch + 1, self.number)
+        self.round.see(self.model, logs)
+        self.losses.append(float(logs["loss"]))
+        self.val_losses.append(float(logs["val_loss"]))
+        if self.round.epochs in self.wanted:
+            self.marks[self.round.epochs] = state.read(self.model)
+        if self.round.is_over(self.recipe.epochs):
+            self.model.stop_training = True
+        elif self.checkpoint.due():
+            self._save()
+
+    def trained(self):
+        found = self.round
+        return Trained(found.epochs, found.best_epoch, found.best, self.losses, self.val_losses, self.marks)
+
+    def _save(self):
+        about = {
+            **{name: getattr(self.round, name) for name in ("epochs", "best_epoch", "best")},
+            **{"losses": self.losses, "val_losses": self.val_losses, "marks": list(self.marks)},
+        }
+        arrays = kept.numbered("now", state.read(self.model))
+        arrays |= kept.numbered("random", map(state.value_of, state.generators(self.model)))
+        arrays |= kept.numbered("best", self.round.best_values())
+        for epoch, values in self.marks.items():
+            arrays |= kept.numbered(f"mark-{epoch}", values)
+        self.checkpoint.save(about, arrays)
+
+    def resume(self, masked):
+        """Goes on from the checkpoint, where there is one."""
+        found = self.checkpoint.load()
+        if found is None:
+            return
+        about, arrays = found
+        state.write(masked, kept.listed("now", arrays))
+        self.round.resume(masked, about["epochs"], about["best_epoch"], about["best"], kept.listed("best", arrays))
+        for variable, value in zip(state.generators(masked), kept.listed("random", arrays), strict=True):
+            variable.assign(value)
+        self.losses, self.val_losses = about["losses"], about["val_losses"]
+        self.marks = {epoch: kept.listed(f"mark-{epoch}", arrays) for epoch in about["marks"]}
+
+
+def refuse_infinite(logs, epoch, round_number):
+    """Raises a FloatingPointError where a loss of an epoch is NaN or infinite.
+
+    Args:
+        logs: `{name: value}`, of which "loss" and "val_loss" are looked at.
+        epoch: Number of the epoch, from 1, for the error.
+        round_number: Number of the round, for the error.
+    """
+    for name in ("loss", "val_loss"):
+        value = logs.get(name, 0.0)
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} became {value} in epoch {epoch} of round {round_number}. A lower learning rate is the usual "
+                "cure."
+            )
+
+
+# Batches ------------------------------------------------------------------------------------------------------------
+
+_HELD = [None, None]  # the data set that is held as tensors, and its tensors
+
+
+def tensors(data):
+    """Returns `{"train": (x, y), "validation": (x, y)}` of a `Dataset` as tensors, converted once in a process.
+
+    Args:
+        data: The `Dataset`; the last one is held.
+    """
+    if _HELD[0] is not data:
+        # tf.data runs on the CPU, also where the model does not
+        with tf.device("CPU:0"):
+            splits = {name: tuple(map(tf.convert_to_tensor, getattr(data, name))) for name in ("train", "validation")}
+        _HELD[:] = [data, splits]
+    return _HELD[1]
+
+
+def _training_batches(data, batch_size, seed, round_number, first_epoch):
+    """An endless data set of batches, epoch after epoch in their order, and how many an epoch has."""
+    x, y = tensors(data)["train"]
+    if not batch_size:
+        return tf.data.Dataset.from_tensors((x, y)).repeat(), 1
+    steps = -(-len(x) // batch_size)
+
+    def order(epoch):
+        def numbers(epoch):
+            return batch_order(seed, round_number, int(epoch), len(x)).astype(np.int64)
+
+        return tf.ensure_shape(tf.numpy_function(numbers, [epoch], tf.int64), [len(x)])
+
+    def batches_of(order):
+        indices = tf.data.Dataset.range(steps).map(lambda step: order[step * batch_size : (step + 1) * batch_size])
+        return indices.map(lambda chosen: (tf.gather(x, chosen), tf.gather(y, chosen)))
+
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).map(order)
+    return epochs.flat_map(batches_of).prefetch(2), steps
+
+
+def _validation_batches(data, batch_size):
+    x, y = tensors(data)["validation"]
+    size = _VALIDATION_BATCH if batch_size else len(x)
+    steps = -(-len(x) // size)
+    starts = tf.data.Dataset.range(0, steps * size, size)
+    return starts.map(lambda start: (x[start : start + size], y[start : start + size])).repeat(), steps
