@@ -8,48 +8,59 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.callbacks.lottery import Round
+from tfprune.structure.replay import value_of
 from tfprune.study import kept, state
 from tfprune.study.order import batch_order
 
 _VALIDATION_BATCH = 256
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Trained:
-    """A round that was trained: what `LotteryTicket.record` asks of it, and what is kept.
+    """How a round went; `LotteryTicket.record` takes it.
 
     Args:
-        epochs: How many epochs were trained.
-        best_epoch: The one with the lowest validation loss, from 1; 0 where none was finite.
-        best: That loss.
-        losses: Training loss of each epoch.
-        val_losses: Validation loss of each epoch.
-        marks: `{epoch: state.read(masked) after it}` of the epochs that were asked for.
+        epochs: Epochs trained.
+        best_epoch: The epoch, from 1, whose weights the model has now: the one with the lowest validation loss.
+        best: Its validation loss.
+        loss: Training loss of each epoch.
+        val_loss: Validation loss of each epoch.
     """
 
     epochs: int
     best_epoch: int
     best: float
-    losses: list
-    val_losses: list
-    marks: dict
+    loss: tuple = ()
+    val_loss: tuple = ()
 
 
-def train_round(masked, data, recipe, seed, round_number, keep_optimizer=False, marks=(), checkpoint=None):
-    """Trains a round until its early stop, and leaves the model with the weights of its best epoch.
+def train_round(
+    masked,
+    data,
+    recipe,
+    seed,
+    round_number,
+    keep_optimizer=False,
+    early_stop=True,
+    after_epoch=None,
+    checkpoint=None,
+):
+    """Trains a model to the end of a round, in one `fit`, and gives it its best weights.
 
-    Batches come in the order of `batch_order`, so nothing depends on where or when the round is trained: interrupted at
-    any moment and called again with the same model, it goes on from its checkpoint to the same bits.
+    Batches come in the order of `batch_order`, so nothing depends on where or when the round is trained: killed at any
+    moment and called again with the same model, it goes on from its checkpoint and ends in the same bits.
 
     Args:
-        masked: A compiled model from `tfprune.wrap`, pruned and rewound, as it begins the round.
-        data: The `Dataset`.
-        recipe: The `Recipe`: batch size, most epochs, and patience.
-        seed: The trial's seed.
-        round_number: 0 for the dense network.
-        keep_optimizer: Whether the optimizer goes back to its state at the best epoch too.
-        marks: Numbers of epochs after which the model's state is wanted.
-        checkpoint: A `kept.Checkpoint`; None keeps nothing.
+        masked: A compiled Keras model, masked or not.
+        data: A `tfprune.datasets.Dataset`.
+        recipe: What has `batch_size`, `epochs` and `patience`, as a `Recipe` does.
+        seed: The trial's seed, for the order of the batches.
+        round_number: Number of the round, 0 for the dense network.
+        keep_optimizer: Whether the optimizer's state belongs to the best weights: where the next round goes on from it.
+        early_stop: False trains all of `recipe.epochs`; the best weights are given back all the same.
+        after_epoch: `{epoch, from 1: function()}`, called while the model is as it was after that epoch, if the round
+            gets so far. A round that goes on from its checkpoint does not call again what was called before it.
+        checkpoint: A `kept.Checkpoint`; None (default) keeps nothing.
 
     Returns:
         `Trained`.
@@ -61,7 +72,9 @@ def train_round(masked, data, recipe, seed, round_number, keep_optimizer=False, 
 
     >>> train_round(masked, tfprune.datasets.moons(), Recipe(), seed=0, round_number=0).best_epoch
     """
-    progress = _Progress(recipe, keep_optimizer, round_number, marks, checkpoint or kept.Checkpoint())
+    patience = recipe.patience if early_stop else recipe.epochs
+    progress = _Progress(Round("val_loss", patience, 0.0, keep_optimizer), recipe.epochs, round_number)
+    progress.calls, progress.checkpoint = after_epoch or {}, checkpoint or kept.Checkpoint()
     progress.resume(masked)
     if not progress.round.is_over(recipe.epochs):
         train, steps = _training_batches(data, recipe.batch_size, seed, round_number, progress.round.epochs)
@@ -78,44 +91,35 @@ def train_round(masked, data, recipe, seed, round_number, keep_optimizer=False, 
             verbose=0,
         )
     progress.round.restore()
-    return progress.trained()
+    ended = progress.round
+    return Trained(ended.epochs, ended.best_epoch, ended.best, tuple(progress.loss), tuple(progress.val_loss))
 
 
 class _Progress(keras.callbacks.Callback):
-    """Early stopping, losses and marks of a round, and the way into a checkpoint and back."""
+    """Early stopping and losses of a round, and the way into a checkpoint and back."""
 
-    def __init__(self, recipe, keep_optimizer, number, marks, checkpoint):
+    def __init__(self, rule, epochs, number):
         super().__init__()
-        self.recipe, self.number, self.wanted, self.checkpoint = recipe, number, set(marks), checkpoint
-        self.round = Round("val_loss", recipe.patience, 0.0, keep_optimizer)
-        self.losses, self.val_losses, self.marks = [], [], {}
+        self.round, self.epochs, self.number = rule, epochs, number
+        self.loss, self.val_loss = [], []
 
     def on_epoch_end(self, epoch, logs=None):
         refuse_infinite(logs, epoch + 1, self.number)
         self.round.see(self.model, logs)
-        self.losses.append(float(logs["loss"]))
-        self.val_losses.append(float(logs["val_loss"]))
-        if self.round.epochs in self.wanted:
-            self.marks[self.round.epochs] = state.read(self.model)
-        if self.round.is_over(self.recipe.epochs):
+        self.loss.append(float(logs["loss"]))
+        self.val_loss.append(float(logs["val_loss"]))
+        self.calls.get(self.round.epochs, lambda: None)()
+        if self.round.is_over(self.epochs):
             self.model.stop_training = True
         elif self.checkpoint.due():
             self._save()
 
-    def trained(self):
-        found = self.round
-        return Trained(found.epochs, found.best_epoch, found.best, self.losses, self.val_losses, self.marks)
-
     def _save(self):
-        about = {
-            **{name: getattr(self.round, name) for name in ("epochs", "best_epoch", "best")},
-            **{"losses": self.losses, "val_losses": self.val_losses, "marks": list(self.marks)},
-        }
+        about = {name: getattr(self.round, name) for name in ("epochs", "best_epoch", "best")}
+        about |= {"loss": self.loss, "val_loss": self.val_loss}
         arrays = kept.numbered("now", state.read(self.model))
-        arrays |= kept.numbered("random", map(state.value_of, state.generators(self.model)))
+        arrays |= kept.numbered("random", map(value_of, state.generators(self.model)))
         arrays |= kept.numbered("best", self.round.best_values())
-        for epoch, values in self.marks.items():
-            arrays |= kept.numbered(f"mark-{epoch}", values)
         self.checkpoint.save(about, arrays)
 
     def resume(self, masked):
@@ -125,11 +129,11 @@ class _Progress(keras.callbacks.Callback):
             return
         about, arrays = found
         state.write(masked, kept.listed("now", arrays))
-        self.round.resume(masked, about["epochs"], about["best_epoch"], about["best"], kept.listed("best", arrays))
+        best = kept.listed("best", arrays)
+        self.round.resume(masked, about["epochs"], about["best_epoch"], about["best"], best)
         for variable, value in zip(state.generators(masked), kept.listed("random", arrays), strict=True):
             variable.assign(value)
-        self.losses, self.val_losses = about["losses"], about["val_losses"]
-        self.marks = {epoch: kept.listed(f"mark-{epoch}", arrays) for epoch in about["marks"]}
+        self.loss, self.val_loss = about["loss"], about["val_loss"]
 
 
 def refuse_infinite(logs, epoch, round_number):

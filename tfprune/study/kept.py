@@ -136,6 +136,42 @@ class Checkpoint:
             remove(self.path)
 
 
+class Shelf:
+    """Where a training keeps its files: a folder, or memory where there is none.
+
+    What could not be written, on a full disk, is held in memory too, so that the training goes on.
+
+    Args:
+        folder: Folder, which is made with the first file; None to keep all in memory.
+        identity: As for `save`, for all files of this shelf.
+    """
+
+    def __init__(self, folder, identity):
+        self.folder, self.identity = folder and Path(folder), identity
+        self._held = {}
+
+    def save(self, name, about, arrays):
+        """Keeps arrays, and what is to be known of them, under a name."""
+        if self.folder is None or not save(self.folder / name, self.identity, about, arrays):
+            self._held[name] = (about, arrays)
+
+    def load(self, name):
+        """Returns `(about, arrays)`; None where there is nothing of this name, or nothing to be trusted."""
+        if name in self._held:
+            return self._held[name]
+        return None if self.folder is None else load(self.folder / name, self.identity)
+
+    def remove(self, name):
+        """Removes what is kept under a name."""
+        self._held.pop(name, None)
+        if self.folder is not None:
+            remove(self.folder / name)
+
+    def checkpoint(self, name):
+        """Returns the `Checkpoint` of this name; without a folder, one that keeps nothing."""
+        return Checkpoint(self.folder and self.folder / name, self.identity)
+
+
 def _foreign_dtype(name):
     import ml_dtypes
 
