@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "layers": set(),
     "losses": set(),
     "pointers": set(),
-    "models": {"pointers"},
+    "models": {"losses", "pointers"},
     "layouts": set(),
     "corruptions": set(),
     "datasets": {"pointers"},

@@ -18,10 +18,12 @@ class Dataset:
 
     Args:
         name: Name of the data set, as the results write it.
-        train, validation, test: Pairs `(x, y)` of NumPy arrays; `x` is float32, `y` holds integer classes.
+        train, validation, test: Pairs `(x, y)` of NumPy arrays; `x` is float32, `y` holds integer classes, or numbers
+            to predict, (samples,) or (samples, targets).
         ood: `{name: x}`, inputs that belong to none of the classes; empty where there are none.
-        num_classes: Number of classes.
+        num_classes: Number of classes; None where `y` holds numbers to predict.
         input_shape: Shape of one example, without the batch axis.
+        value_range: The values that stand for black and for white in images, for `tfprune.corruptions`. Default (0, 1).
 
     Example:
 
@@ -35,8 +37,9 @@ class Dataset:
     validation: tuple
     test: tuple
     ood: dict
-    num_classes: int
+    num_classes: int | None
     input_shape: tuple
+    value_range: tuple = (0, 1)
 
 
 def as_full_batch(split):
@@ -99,6 +102,26 @@ def digits():
     return Dataset("digits", train, validation, test, ood, num_classes=10, input_shape=(8, 8, 1))
 
 
+def noisy_line():
+    """Returns points along the line y = 2 x whose noise grows with x: a regression whose uncertainty can be right.
+
+    1,000 points, x uniform in [0, 1], noise normal with the standard deviation 0.1 + 0.4 x, drawn with seed 42 and
+    split 700/150/150. The paper's linear regression with sigma = m x + c, with m and c of ours.
+
+    Example:
+
+    >>> data = tfprune.datasets.noisy_line()
+    >>> data.num_classes is None, data.train[1].shape
+    (True, (700, 1))
+    """
+    random = np.random.default_rng(42)
+    x = random.uniform(size=(1000, 1))
+    y = 2 * x + (0.1 + 0.4 * x) * random.normal(size=x.shape)
+    x, y = x.astype("float32"), y.astype("float32")
+    splits = [(x[start:stop], y[start:stop]) for start, stop in ((0, 700), (700, 850), (850, 1000))]
+    return Dataset("noisy_line", *splits, {}, num_classes=None, input_shape=(1,))
+
+
 def cifar10():
     """Returns CIFAR-10 (Krizhevsky 2009), pixels in [-1, 1], split 45,000/5,000/10,000.
 
@@ -117,7 +140,7 @@ def cifar10():
     """
     train, validation, test = (_images("cifar10", split) for split in ("train[:45000]", "train[45000:]", "test"))
     ood = {"cifar100": _images("cifar100", "test")[0]}
-    return Dataset("cifar10", train, validation, test, ood, num_classes=10, input_shape=(32, 32, 3))
+    return Dataset("cifar10", train, validation, test, ood, 10, input_shape=(32, 32, 3), value_range=(-1, 1))
 
 
 def images(name, split="test", shape=(32, 32, 3)):
@@ -154,7 +177,7 @@ def images(name, split="test", shape=(32, 32, 3)):
     return np.repeat(x, shape[2] // x.shape[3], axis=3), y
 
 
-DATASETS = {"moons": moons, "digits": digits, "cifar10": cifar10}
+DATASETS = {"moons": moons, "digits": digits, "noisy_line": noisy_line, "cifar10": cifar10}
 
 
 def from_tfds(name):
@@ -182,7 +205,7 @@ def from_tfds(name):
     train = _images(name, "train" if whole else "train[:90%]")
     validation = _images(name, "validation" if whole else "train[90%:]")
     test = _images(name, "test")
-    return Dataset(name, train, validation, test, {}, int(train[1].max()) + 1, train[0].shape[1:])
+    return Dataset(name, train, validation, test, {}, int(train[1].max()) + 1, train[0].shape[1:], (-1, 1))
 
 
 def _tfds_splits(name):

@@ -37,6 +37,73 @@ def mlp(input_shape, hidden=(30,), num_classes=2, seed=None):
     )
 
 
+def cnn(input_shape=(8, 8, 1), num_classes=10, seed=None):
+    """Returns a small convolutional network with BatchNormalization for small images, such as the digits.
+
+    3x3 convolutions of 16 and 32 channels ("conv_1", "conv_2"), each halving the image, a hidden layer of 32 ("dense")
+    and logits: 2.2e4 parameters on 8x8 images.
+
+    Args:
+        input_shape: Shape of one image, height and width at least 4.
+        num_classes: Width of the last layer, "logits".
+        seed: Integer that fixes the initial weights, or None to draw them from Keras' global seed.
+
+    Raises:
+        ValueError: The input is no image, or too small.
+
+    Example:
+
+    >>> tfprune.models.cnn((8, 8, 1)).output_shape
+    (None, 10)
+    """
+    import keras
+
+    if len(input_shape) != 3 or min(input_shape[:2]) < 4:
+        raise ValueError(
+            "cnn needs images of at least 4x4 pixels, as (height, width, colours). "
+            f"Received: input_shape={tuple(input_shape)}."
+        )
+    conv, dense = _normalised(keras.layers.Conv2D, seed), _seeded(keras.layers.Dense, seed, first=2)
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            *conv(16, 3, padding="same", name="conv_1"),
+            keras.layers.MaxPooling2D(2, name="pool_1"),
+            *conv(32, 3, padding="same", name="conv_2"),
+            keras.layers.MaxPooling2D(2, name="pool_2"),
+            keras.layers.Flatten(name="flatten"),
+            dense(32, activation="relu", name="dense"),
+            dense(num_classes, name="logits"),
+        ],
+        name="cnn",
+    )
+
+
+def gaussian_mlp(input_shape, hidden=(30,), num_targets=1, homoskedastic=False, seed=None):
+    """Returns a multilayer perceptron with a Gaussian head: means, then raw log-variances (see `tfprune.losses`).
+
+    Args:
+        input_shape: Shape of one example.
+        hidden: Units of each hidden layer, named as in `mlp`.
+        num_targets: How many numbers are predicted.
+        homoskedastic: Whether the noise is learnt as one number for all inputs. Default False: it depends on the input.
+        seed: Integer that fixes the initial weights, or None to draw them from Keras' global seed.
+
+    Example:
+
+    >>> model = tfprune.models.gaussian_mlp((1,), seed=0)
+    >>> model.compile("adam", tfprune.losses.GaussianNegativeLogLikelihood())
+    """
+    import keras
+
+    from tfprune.losses import ConstantVariance
+
+    if not homoskedastic:
+        return mlp(input_shape, hidden, 2 * num_targets, seed)
+    means = mlp(input_shape, hidden, num_targets, seed)
+    return keras.Sequential([keras.Input(input_shape), *means.layers, ConstantVariance(name="variance")], name="mlp")
+
+
 def lenet(input_shape=(32, 32, 3), num_classes=10, seed=None):
     """Returns the paper's LeNet: two 5x5 convolutions (6, 16) with pooling, dense 120 and 84, ReLU, logits.
 
@@ -193,6 +260,9 @@ def _chain(x, stack):
 
 MODELS = {
     "mlp": mlp,
+    "cnn": cnn,
+    "gaussian_mlp": gaussian_mlp,
+    "homoskedastic_mlp": functools.partial(gaussian_mlp, homoskedastic=True),
     "lenet": lenet,
     "vgg16": vgg16,
     **{f"resnet{depth}": functools.partial(resnet, depth=depth) for depth in (20, 56, 110)},
@@ -204,7 +274,8 @@ def get(model):
 
     Args:
         model: A name in `MODELS`, a .keras file (see `from_file`), "module:function", or a function
-            `(input_shape, num_classes, seed) -> keras.Model`, called by keyword.
+            `(input_shape, num_classes, seed) -> keras.Model`, called by keyword; on data with numbers to predict,
+            `(input_shape, num_targets, seed)`.
 
     Raises:
         ValueError: Unknown name.
@@ -227,7 +298,7 @@ def get(model):
     )
 
 
-def from_file(path, input_shape, num_classes, seed):
+def from_file(path, input_shape, num_classes=None, seed=0, num_targets=None):
     """Returns the network of a .keras file with fresh weights, as a study that compares seeds needs it.
 
     Args:
@@ -235,6 +306,7 @@ def from_file(path, input_shape, num_classes, seed):
         input_shape: Shape of one example, which the network must take.
         num_classes: Number of classes, which the network must tell apart.
         seed: Integer for the fresh weights.
+        num_targets: In the place of `num_classes`: how many numbers a network with a Gaussian head predicts.
 
     Raises:
         ValueError: The network takes or gives other shapes.
@@ -249,11 +321,13 @@ def from_file(path, input_shape, num_classes, seed):
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no model file {path}.")
     saved = keras.models.load_model(path, compile=False, safe_mode=True)
-    shapes = (tuple(saved.input_shape[1:]), saved.output_shape[-1])
-    if shapes != (tuple(input_shape), num_classes):
+    given, outputs = tuple(saved.input_shape[1:]), saved.output_shape[-1]
+    wanted = num_classes or 2 * num_targets
+    is_binary = num_classes == 2 and outputs == 1  # one column, of a sigmoid
+    if given != tuple(input_shape) or not (outputs == wanted or is_binary):
         raise ValueError(
-            f"{path} does not fit the data. Received: a network from {shapes[0]} to {shapes[1]} outputs. Expected: "
-            f"from {tuple(input_shape)} to {num_classes}."
+            f"{path} does not fit the data. Received: a network from {given} to {outputs} outputs. Expected: "
+            f"from {tuple(input_shape)} to {wanted}."
         )
     seeds = itertools.count(1000 * seed)
     return keras.models.clone_model(

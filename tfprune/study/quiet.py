@@ -1,4 +1,4 @@
-"""How does TensorFlow start without writing a dozen lines that concern nobody?"""
+"""How does TensorFlow start, without writing a dozen lines that concern nobody, and so that a study can be repeated?"""
 
 import contextlib
 import os
@@ -18,6 +18,8 @@ def start_tensorflow():
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # The default on some processors only, and twice as fast for convolutions on all.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with tempfile.TemporaryFile() as held:
         try:
             with _stderr_to(held):
@@ -26,6 +28,24 @@ def start_tensorflow():
             held.seek(0)
             sys.stderr.write(held.read().decode(errors="replace"))
             raise
+
+
+def settle_tensorflow():
+    """Starts TensorFlow for a study: deterministic operations, and one thread, so that every process computes the same.
+
+    Where TensorFlow runs already, its number of threads stays.
+
+    Example:
+
+    >>> settle_tensorflow()
+    """
+    start_tensorflow()
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    with contextlib.suppress(RuntimeError):  # it runs already
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 @contextlib.contextmanager

@@ -1,124 +1,206 @@
 """How does one cell of a study become one flat row?"""
 
+import contextlib
+import dataclasses
+import functools
 import platform
 import time
-import warnings
+import types
 
 from tfprune import __version__, datasets, models
-from tfprune.study.quiet import start_tensorflow
+from tfprune.study.quiet import settle_tensorflow
+
+_FORMAT = 1  # of what is kept; another number makes old files unknown
 
 
-def run_trial(trial):
+def run_trial(trial, folder=None, devices=1):
     """Trains, prunes, shrinks and evaluates one network, and returns what was measured as a flat dict.
+
+    The dense network is taken from the folder where a trial of the same `dense_key` left it; a round that was in
+    progress when a process died goes on from its checkpoint. The row is the same either way, bit by bit, and the same
+    in every process on one machine: TensorFlow's operations are made deterministic, and a process computes in one
+    thread where TensorFlow has not started yet (afterwards it keeps the threads that it has).
 
     Args:
         trial: The `Trial` to run.
+        folder: The study's folder, where the dense network ("dense/") and the rounds in progress ("rounds/") are kept;
+            None keeps nothing.
+        devices: Devices that share each batch, through `tf.distribute.MirroredStrategy` in `model.fit`: GPUs, or
+            logical CPUs that were set up before. Default 1. Results then agree up to rounding. Training over several
+            machines is not supported: `model.fit` does not run under MultiWorkerMirroredStrategy with Keras 3; spread
+            trials over machines instead.
 
     Returns:
-        A flat dict: epochs and stops of the last round, what `tfprune.evaluate` says of the ticket, and the same of
-        the dense network of round 0 under names that start with "dense_".
+        A flat dict: how it was trained, what `tfprune.evaluate` (or `evaluate_regression`) says of the ticket, and the
+        same of the dense network under names that start with "dense_".
 
     Raises:
-        FloatingPointError: The loss became NaN or infinite.
-        ValueError: Unknown data set, model, strategy or layers.
+        FloatingPointError: A loss became NaN or infinite.
+        ValueError: Unknown data set, model or layers, or a strategy that does not fit the model.
 
     Example:
 
     >>> run_trial(Trial("moons", "mlp", "one_shot", ratio=0.5, seed=0))["accuracy"]
     """
-    start_tensorflow()
+    settle_tensorflow()
+    import tfprune
+    from tfprune.study import measure, rounds
+
+    setup = set_up(trial, devices)
+    shelves = [_shelf(folder, name, setup) for name in ("dense", "rounds")]
+    dense = rounds.train_dense(setup, shelves[0], _marks(trial))
+    dense_row = _dense_row(setup, dense, shelves[0])
+    look = functools.partial(measure.glance, setup.masked, setup.data)
+    ticket, glances = rounds.train_rounds(setup, dense, *shelves, look)
+    small = tfprune.shrink(setup.masked)
+    row = measure.evaluate(small, setup.data, trial.evaluation, setup.dense_cost, trial.seed)
+    columns = {
+        **measure.training_columns(ticket, dense),
+        "trainer": setup.trainer.name,
+        "trainer_reason": setup.trainer.reason,
+        "device": setup.device,
+        **measure.round_columns(ticket, dense_row, glances, row, setup.data),
+        **row,
+        **{f"dense_{name}": value for name, value in dense_row.items()},
+    }
+    if trial.evaluation.latency:
+        columns |= measure.latency_columns(small, setup.model)
+    rounds.forget(setup, shelves[1])
+    return measure.plain(columns)
+
+
+def run_dense(trial, folder, devices=1, marks=()):
+    """Trains the dense network that all trials of one `dense_key` share, unless the folder has it already.
+
+    Args:
+        trial: Any `Trial` of them.
+        folder: The study's folder; the network is kept in its "dense/KEY.npz".
+        devices: As in `run_trial`.
+        marks: Numbers of epochs whose weights strategies rewind to, beside the trial's own.
+
+    Raises:
+        FloatingPointError: A loss became NaN or infinite.
+        ValueError: Unknown data set or model.
+
+    Example:
+
+    >>> for trial in {trial.dense_key: trial for trial in study.trials()}.values():
+    ...     run_dense(trial, "runs/moons")
+    """
+    settle_tensorflow()
+    from tfprune.study import rounds
+
+    setup = set_up(trial, devices)
+    shelf = _shelf(folder, "dense", setup)
+    dense = rounds.train_dense(setup, shelf, sorted({*_marks(trial), *marks}))
+    _dense_row(setup, dense, shelf)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """All that the training of a trial starts from.
+
+    Args:
+        trial: The `Trial`.
+        data: Its `Dataset`.
+        model: The dense network with its initial weights, compiled.
+        masked: The same with masks; what is trained.
+        only: Names of the layers that may be pruned; None for all that can be.
+        trainer: What trains it: `name`, `train_round`, and the `reason` why it is no faster one.
+        dense_cost: What `cost` says of the dense network.
+        device: What it runs on, as "CPU" or "2 x GPU".
+        identity: Short hash of initial weights and data, so that nothing of another network is taken for it.
+    """
+
+    trial: object
+    data: object
+    model: object
+    masked: object
+    only: list | None
+    trainer: types.SimpleNamespace
+    dense_cost: dict
+    device: str
+    identity: str
+
+    @property
+    def rounds(self):
+        """How many times the trial prunes."""
+        from tfprune.pruning import strategies
+
+        return self.trial.rounds or strategies.get(self.trial.strategy).rounds
+
+
+def set_up(trial, devices=1):
+    """Returns the `Setup` of a trial: data, and the networks with their initial weights.
+
+    Args:
+        trial: The `Trial`.
+        devices: As in `run_trial`.
+    """
     import keras
 
     import tfprune
+    from tfprune.structure.cost import cost
+    from tfprune.study import state
 
     # State of earlier trials in this process would cost memory and shift the names of layers.
     keras.backend.clear_session()
     keras.utils.set_random_seed(trial.seed)
     data = datasets.get(trial.dataset)
-    model = build_model(trial, data)
-    masked = tfprune.wrap(model)
-    ticket, dense_weights = train(masked, data, trial)
-    small = tfprune.shrink(masked)
-    measured = tfprune.evaluate(small, data.test, ood=data.ood, from_logits=True, dense=model)
-    masked.set_weights(dense_weights)
-    dense = tfprune.evaluate(masked, data.test, ood=data.ood, from_logits=True)
-    return {**_training_columns(ticket), **measured, **_dense_columns(ticket, dense)}
+    with _scope(devices) as device:
+        model = build_model(trial, data)
+        masked = tfprune.wrap(model)
+    weights = state.digest(map(state.value_of, model.weights))
+    return Setup(
+        trial,
+        data,
+        model,
+        masked,
+        _only(masked, trial.layers),
+        _trainer(masked, data, devices),
+        cost(model),
+        device,
+        f"{weights} {_data_digest(data)}",
+    )
 
 
 def build_model(trial, data):
-    """Returns the trial's dense network, compiled by its recipe."""
+    """Returns the trial's dense network, compiled by its recipe.
+
+    Args:
+        trial: The `Trial`.
+        data: Its `Dataset`.
+    """
     import keras
 
     recipe = trial.recipe
     extra = {name: getattr(recipe, name) for name in ("momentum", "weight_decay") if getattr(recipe, name)}
-    model = models.get(trial.model)(input_shape=data.input_shape, num_classes=data.num_classes, seed=trial.seed)
+    outputs = {"num_classes": data.num_classes}
+    if data.num_classes is None:
+        outputs = {"num_targets": data.train[1].shape[1] if data.train[1].ndim > 1 else 1}
+    model = models.get(trial.model)(input_shape=data.input_shape, seed=trial.seed, **outputs)
     learning_rate = recipe.learning_rate
     if recipe.decay != 1:
         steps = -(-len(data.train[0]) // recipe.batch_size) if recipe.batch_size else 1
         learning_rate = keras.optimizers.schedules.ExponentialDecay(learning_rate, steps, recipe.decay, staircase=True)
-    model.compile(
-        optimizer=_optimizer(recipe.optimizer)(learning_rate=learning_rate, **extra),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
+    optimizer = type(keras.optimizers.get(recipe.optimizer))
+    model.compile(optimizer=optimizer(learning_rate=learning_rate, **extra), loss=_loss(model, data))
     return model
 
 
-def _optimizer(name):
-    """Returns Keras' optimizer class of a name."""
+def _loss(model, data):
+    """The loss that goes with the data and the model's last layer."""
     import keras
 
-    return type(keras.optimizers.get(name))
+    from tfprune.losses import GaussianNegativeLogLikelihood
+    from tfprune.structure.head import find_head
 
-
-def train(masked, data, trial):
-    """Runs all rounds of the trial's strategy; returns its `LotteryTicket` and the dense network's best weights.
-
-    Data that is trained on in one batch runs in a compiled loop, everything else in `fit`; both give the same.
-    """
-    import tfprune
-    from tfprune.pruning import strategies
-    from tfprune.study import trainer
-
-    recipe, strategy = trial.recipe, strategies.get(trial.strategy)
-    ticket = tfprune.callbacks.LotteryTicket(
-        trial.ratio,
-        rounds=trial.rounds or strategy.rounds,
-        rewind=strategy.rewind,
-        patience=recipe.patience,
-        epochs_per_round=recipe.epochs,
-        seed=trial.seed,
-        criterion=trial.criterion,
-        scope=trial.scope,
-        only=_only(masked, trial.layers),
-    )
-    if not recipe.batch_size:
-        dense = {}
-        trainer.train_full_batch(
-            masked, data.train, data.validation, ticket, lambda number: dense.setdefault(0, masked.get_weights())
-        )
-        return ticket, dense[0]
-    return ticket, _fit(masked, data, recipe, ticket)
-
-
-def _fit(masked, data, recipe, ticket):
-    """Trains in `model.fit`; returns the best weights of round 0, the dense network."""
-    import keras
-
-    dense_round = _dense_round(ticket)
-    with warnings.catch_warnings():
-        # after TerminateOnNaN; _refuse_nan says it better
-        warnings.filterwarnings("ignore", message="The fit ended in round")
-        history = masked.fit(
-            *data.train,
-            batch_size=recipe.batch_size,
-            validation_data=data.validation,
-            epochs=(ticket.rounds + 1) * recipe.epochs,
-            # dense_round first: when a round ends, ticket replaces the weights that dense_round has to see
-            callbacks=[keras.callbacks.TerminateOnNaN(), dense_round, ticket],
-            verbose=0,
-        )
-    _refuse_nan(history.history)
-    return dense_round.weights
+    if data.num_classes is None:
+        return GaussianNegativeLogLikelihood()
+    logits = find_head(model) not in ("softmax", "sigmoid")
+    if model.output_shape[-1] == 1:
+        return keras.losses.BinaryCrossentropy(from_logits=logits)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
 def versions():
@@ -147,6 +229,86 @@ def row_of(trial, trial_function=run_trial):
     return {**trial.identification(), **measured, "wall_time": wall_time, **versions()}
 
 
+# What is kept -------------------------------------------------------------------------------------------------------
+
+
+def _shelf(folder, name, setup):
+    from pathlib import Path
+
+    from tfprune.study import kept
+
+    known = {name: value for name, value in versions().items() if name in ("tensorflow", "keras")}
+    key = setup.trial.dense_key if name == "dense" else setup.trial.key
+    return kept.Shelf(folder and Path(folder) / name, {"format": _FORMAT, "key": key, "of": setup.identity, **known})
+
+
+def _dense_row(setup, dense, shelf):
+    """What is measured of the dense network: once for all its trials that measure the same."""
+    import numpy as np
+
+    from tfprune.study import measure, state
+
+    evaluation = dataclasses.replace(setup.trial.evaluation, latency=False)
+    measured = state.digest([np.frombuffer(repr(evaluation).encode(), np.uint8)])
+    name = f"{setup.trial.dense_key}-row-{measured}.npz"
+    found = shelf.load(name)
+    if found is None:
+        start = state.read(setup.masked)
+        state.write(setup.masked, dense.values)
+        row = measure.evaluate(setup.masked, setup.data, evaluation, setup.dense_cost, setup.trial.seed)
+        state.write(setup.masked, start)
+        shelf.save(name, row, {})
+        return row
+    return found[0]
+
+
+def _marks(trial):
+    """The epoch that the trial's strategy rewinds to, if it is one."""
+    from tfprune.pruning import strategies
+
+    rewind = strategies.get(trial.strategy).rewind
+    return [rewind] if isinstance(rewind, int) and rewind > 0 else []
+
+
+_DATA = [None, None]  # the last data set, and its digest: it takes half a second for CIFAR-10
+
+
+def _data_digest(data):
+    from tfprune.study import state
+
+    if _DATA[0] is not data:
+        _DATA[:] = [data, state.digest([*data.train, *data.validation])]
+    return _DATA[1]
+
+
+# What it runs on ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _scope(devices):
+    """Variables made inside belong to as many devices; gives their name for the row."""
+    import tensorflow as tf
+
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    if devices == 1:
+        yield kind
+        return
+    there = [device.name for device in tf.config.list_logical_devices(kind)]
+    if len(there) < devices:
+        raise ValueError(
+            f"devices={devices} asks for as many {kind}s, but TensorFlow has {len(there)}. Logical ones are set up "
+            "with tf.config.set_logical_device_configuration before TensorFlow starts."
+        )
+    with tf.distribute.MirroredStrategy(there[:devices]).scope():
+        yield f"{devices} x {kind}"
+
+
+def _trainer(masked, data, devices):
+    from tfprune.study import fit
+
+    return types.SimpleNamespace(name="fit", reason="it trains every model", train_round=fit.train_round)
+
+
 def _only(masked, layers):
     """Returns the names to hand to `only=`; None for every layer that can be pruned."""
     if layers == "all":
@@ -160,51 +322,3 @@ def _only(masked, layers):
             f"{', '.join(layer.name for layer in masked.layers)}. Pass layers='all' or layer names."
         )
     return names
-
-
-def _refuse_nan(history):
-    import numpy as np
-
-    for name in ("loss", "val_loss"):
-        broken = np.flatnonzero(~np.isfinite(history.get(name, [])))
-        if broken.size:
-            raise FloatingPointError(
-                f"{name} became {history[name][broken[0]]} in epoch {broken[0] + 1}. "
-                "A lower learning rate is the usual cure."
-            )
-
-
-def _dense_round(ticket):
-    """Returns a callback that keeps the best weights of round 0, the dense network that the ticket is held against."""
-    import keras
-
-    class DenseRound(keras.callbacks.Callback):
-        best, weights = float("inf"), None
-
-        def on_epoch_end(self, epoch, logs=None):
-            if not ticket.history and logs["val_loss"] < self.best:
-                self.best, self.weights = logs["val_loss"], self.model.get_weights()
-
-    return DenseRound()
-
-
-def _training_columns(ticket):
-    last = ticket.history[-1]
-    return {
-        "rounds": len(ticket.history) - 1,
-        "early_stop_epoch": last["early_stop_epoch"],
-        "epochs_trained": last["epochs"],
-        "total_epochs": sum(record["epochs"] for record in ticket.history),
-        "best_val_loss": last["best"],
-        "channels_kept": last["channels_kept"],
-        "channels_total": last["channels_total"],
-    }
-
-
-def _dense_columns(ticket, dense):
-    columns = {name: dense[name] for name in ("accuracy", "nll", "brier", "ece", "uce", "mean_confidence")}
-    columns |= {name: dense[name] for name in dense if name.endswith(("/auroc_msp", "/mean_confidence"))}
-    return {
-        "dense_early_stop_epoch": ticket.history[0]["early_stop_epoch"],
-        **{f"dense_{name}": value for name, value in columns.items()},
-    }

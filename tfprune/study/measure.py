@@ -1,0 +1,164 @@
+"""What is told of a ticket and of its dense network in a row?"""
+
+import json
+
+import tfprune
+from tfprune.structure.cost import latency
+from tfprune.structure.head import find_head
+
+# What is looked at after each round of a trial, on the test set, and by which name of `evaluate`.
+_GLANCE = {"accuracy": "accuracy", "ece": "ece"}
+_REGRESSION_GLANCE = {name: name for name in ("gaussian_nll", "rmse", "interval_calibration_error")}
+_SHIFT = ("accuracy", "nll", "brier", "ece", "uce", "mean_confidence")
+
+
+def evaluate(model, data, evaluation, dense=None, seed=0):
+    """Returns what `tfprune.evaluate`, or `evaluate_regression`, says of a network on the test set, as JSON has it.
+
+    Corruptions that the `Evaluation` names add `shift/CORRUPTION/SEVERITY/METRIC`.
+
+    Args:
+        model: A Keras model.
+        data: The `Dataset`: its test set, its OOD sets, and its training set for detectors that learn.
+        evaluation: The `Evaluation`.
+        dense: What `cost` said of the dense network; None where the model is that.
+        seed: Seed of the corruptions' noise, the same for all networks that are compared.
+
+    Raises:
+        ValueError: Corruptions of data that are no images, or what `tfprune.evaluate` refuses.
+    """
+    if data.num_classes is None:
+        return plain(tfprune.evaluate_regression(model, data.test, dense=dense))
+    logits = _gives_logits(model)
+    row = tfprune.evaluate(
+        model,
+        data.test,
+        ood=data.ood,
+        detectors=evaluation.detectors,
+        train=data.train,
+        from_logits=logits,
+        dense=dense,
+    )
+    return plain({**row, **_shift_columns(model, data, evaluation, logits, seed)})
+
+
+def glance(model, data):
+    """Returns what is looked at between two rounds: `{"round_NAME": number}`, see `round_columns`.
+
+    Args:
+        model: A Keras model, masked or not.
+        data: The `Dataset`.
+    """
+    if data.num_classes is None:
+        return _glance_of(plain(tfprune.evaluate_regression(model, data.test)), data)
+    ood = dict(list(data.ood.items())[:1])
+    row = tfprune.evaluate(model, data.test, ood=ood, detectors=("msp",), from_logits=_gives_logits(model))
+    return _glance_of(plain(row), data)
+
+
+def round_columns(ticket, dense_row, glances, row, data):
+    """Returns the columns that hold a list over the rounds, 0 (dense) to the last.
+
+    Args:
+        ticket: The finished `LotteryTicket`.
+        dense_row: What `evaluate` said of the dense network.
+        glances: What `glance` saw after each round between.
+        row: What `evaluate` said of the ticket.
+        data: The `Dataset`.
+    """
+    seen = [_glance_of(dense_row, data), *glances, _glance_of(row, data)]
+    history = ticket.history
+    return {
+        "round_ratio": [record["ratio"] for record in history],
+        "round_epochs": [record["epochs"] for record in history],
+        "round_early_stop_epoch": [record["early_stop_epoch"] for record in history],
+        "round_channels_kept": [record["channels_kept"] for record in history],
+        **{name: [one[name] for one in seen] for name in seen[0]},
+    }
+
+
+def training_columns(ticket, dense):
+    """Returns how the trial was trained.
+
+    Args:
+        ticket: The finished `LotteryTicket`.
+        dense: The trained `rounds.Dense`.
+    """
+    last = ticket.history[-1]
+    return {
+        "rounds_done": len(ticket.history) - 1,
+        "early_stop_epoch": last["early_stop_epoch"],
+        "epochs_trained": last["epochs"],
+        "total_epochs": sum(record["epochs"] for record in ticket.history),
+        "best_val_loss": last["best"],
+        "dense_epochs": dense.epochs,
+        "dense_early_stop_epoch": dense.best_epoch,
+        "dense_best_val_loss": dense.best,
+        "channels_kept": last["channels_kept"],
+        "channels_total": last["channels_total"],
+        "layer_names": list(last["masks"]),
+        "layer_channels_before": [mask.size for mask in last["masks"].values()],
+        "layer_channels_after": [int(mask.sum()) for mask in last["masks"].values()],
+    }
+
+
+def latency_columns(small, model):
+    """Returns the time of one prediction of the ticket and of its dense network, measured one after the other.
+
+    Args:
+        small: The ticket.
+        model: The dense network.
+    """
+    own, dense = 1000 * latency(small), 1000 * latency(model)
+    return {"latency_ms": own, "dense_latency_ms": dense, "measured_speedup": dense / own}
+
+
+def plain(row):
+    """Returns a row as it comes back from a JSON file: NumPy's numbers as Python's, tuples as lists.
+
+    A row that was kept and a row that was just measured are then the same.
+
+    Args:
+        row: A flat dict.
+    """
+    return json.loads(json.dumps(row, default=lambda value: value.tolist()))
+
+
+def _glance_of(row, data):
+    if data.num_classes is None:
+        return {f"round_{name}": row[key] for name, key in _REGRESSION_GLANCE.items()}
+    found = {f"round_{name}": row[key] for name, key in _GLANCE.items()}
+    first = next(iter(data.ood), None)
+    auroc = f"{first}/auroc_msp"
+    return {**found, "round_auroc": row[auroc]} if auroc in row else found
+
+
+def _gives_logits(model):
+    """Whether outputs are logits: a study's models give these, unless their last layer says otherwise."""
+    return find_head(model) not in ("softmax", "sigmoid")
+
+
+def _shift_columns(model, data, evaluation, logits, seed):
+    if not evaluation.corruptions:
+        return {}
+    if len(data.input_shape) != 3:
+        raise ValueError(
+            f"Corruptions are of images, (height, width, colours). Received: data of shape {tuple(data.input_shape)}. "
+            "Use an evaluation without corruptions."
+        )
+    names = None if tuple(evaluation.corruptions) == ("all",) else evaluation.corruptions
+    rows = tfprune.evaluate_shift(
+        model,
+        data.test,
+        names,
+        evaluation.severities,
+        seed=seed,
+        value_range=data.value_range,
+        from_logits=logits,
+    )
+    return {
+        f"shift/{row['corruption']}/{row['severity']}/{metric}": row[metric]
+        for row in rows
+        if row["severity"]
+        for metric in _SHIFT
+    }
