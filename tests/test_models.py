@@ -154,5 +154,5 @@ def test_resnet_refuses_vectors():
 
 
 def test_unknown_model_is_refused():
-    with pytest.raises(ValueError, match=r"Unknown model. Received: 'vgg'. Expected one of 'mlp', 'lenet'"):
+    with pytest.raises(ValueError, match=r"Unknown model. Received: 'vgg'. Expected one of 'mlp', 'cnn'"):
         models.get("vgg")

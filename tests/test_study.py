@@ -199,7 +199,7 @@ def test_trials_of_one_seed_share_their_dense_network(rows):
     shared = {name for name in rows["one_shot", 0.5] if name.startswith("dense_")}
     assert {"dense_accuracy", "dense_ece", "dense_early_stop_epoch", "dense_far/auroc_msp"} <= shared
     for name in shared:
-        assert len({row[name] for row in rows.values()}) == 1, name
+        assert len({repr(row[name]) for row in rows.values()}) == 1, name
 
 
 def test_dense_columns_are_those_of_plain_early_stopping(rows):

@@ -8,11 +8,11 @@ A ticket says something only beside its controls. By construction, each of them 
   would, but others: at random, or by their l1 norm. Weights go on as trained, as in `one_shot` (Blalock et al. 2020,
   appendix B: "the same layerwise proportions").
 * `scratch_epochs` trains the ticket's architecture from fresh weights, drawn at its small size, for as many epochs as
-  the dense network was trained: Scratch-E of Liu et al. 2019, who count the epochs of the large model. `scratch_compute`
-  does so for those epochs times the theoretical speed-up (multiply-adds of the dense network / of the ticket), which
-  costs as many multiply-adds as the dense training: their Scratch-B, without their limit at twice the epochs. A
-  learning rate that falls epoch by epoch falls that much slower. Neither stops early; as everywhere in a study, the
-  weights are those of the epoch with the lowest validation loss.
+  the dense network was trained: Scratch-E of Liu et al. 2019, who count the epochs of the large model.
+  `scratch_compute` does so for those epochs times the theoretical speed-up (multiply-adds of the dense network / of the
+  ticket), which costs as many multiply-adds as the dense training: their Scratch-B, without their limit at twice the
+  epochs. A learning rate that falls epoch by epoch falls that much slower. Neither stops early; as everywhere in a
+  study, the weights are those of the epoch with the lowest validation loss.
 * `rewind_epoch_K` goes back to the dense network's weights and optimizer after K epochs (Frankle et al. 2019);
   `lr_rewind` keeps the weights and rewinds optimizer and learning rate alone (Renda, Frankle & Carbin 2020).
 """
