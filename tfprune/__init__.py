@@ -13,6 +13,7 @@ _CONTENTS = {
     "inspect": "tfprune.structure.audit",
     "wrap": "tfprune.pruning.surgery",
     "shrink": "tfprune.pruning.surgery",
+    "reestimate_batchnorm": "tfprune.pruning.batchnorm",
     "ticket_report": "tfprune.pruning.certificate",
     "compute_masks": "tfprune.pruning.masks",
     "get_masks": "tfprune.pruning.masks",

@@ -24,6 +24,8 @@ class _Certificate:
     asked: float | dict | None
     achieved: float
     optimizer: str
+    compensated: tuple  # layers that had the mean of what they lost made good
+    not_compensated: tuple
 
 
 _CERTIFICATES = weakref.WeakKeyDictionary()
@@ -41,8 +43,9 @@ def ticket_report(ticket):
         against small model on random, constant and scaled inputs, relative to the largest output; None where the model
         does not run here, and `not_compared` says why), `differences` (`{kind of input: [largest of each output]}`),
         `ratio_asked` (None where masks were set by hand) and `ratio_achieved` (share of the channels that could be
-        pruned), `parameters`, `multiply_adds` and `bytes`, each with `_before` and `_after`, and `optimizer` (what was
-        dropped of its state).
+        pruned), `compensated` and `not_compensated` (lists of the layers that had the mean of their lost inputs made
+        good, and that had not; see `shrink`), `parameters`, `multiply_adds` and `bytes`, each with `_before` and
+        `_after`, and `optimizer` (what was dropped of its state).
 
     Raises:
         ValueError: the model does not come from `shrink`.
@@ -72,19 +75,22 @@ def ticket_report(ticket):
         "not_compared": found.reason,
         "ratio_asked": found.asked,
         "ratio_achieved": found.achieved,
+        "compensated": list(found.compensated),
+        "not_compensated": list(found.not_compensated),
         **{f"{key}_before": value for key, value in before.items()},
         **{f"{key}_after": value for key, value in after.items()},
         "optimizer": found.optimizer,
     }
 
 
-def certify(masked, ticket, graph):
+def certify(masked, ticket, graph, compensated=None):
     """Compares the outputs of both models, and keeps the result for `ticket_report`.
 
     Args:
         masked: The model with masks.
         ticket: The small model.
         graph: The `ChannelGraph` of the masked model.
+        compensated: What `tfprune.pruning.compensation` did to the masked model. Default None: nothing.
 
     Raises:
         RuntimeError: the difference is more than 1e-4 of the largest output (more in half precision).
@@ -105,6 +111,8 @@ def certify(masked, ticket, graph):
         chosen.ratio if chosen else None,
         float(1 - keep[units].mean()) if len(units) else 0.0,
         _dropped(masked),
+        tuple(compensated.layers if compensated else ()),
+        tuple(compensated.others if compensated else ()),
     )
 
 

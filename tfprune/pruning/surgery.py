@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tfprune.layers import ChannelMask, NormalizationMask
-from tfprune.pruning import certificate
+from tfprune.pruning import certificate, compensation
 from tfprune.structure import roles
 from tfprune.structure.cost import cost, record_reference
 from tfprune.structure.groups import ChannelGraph, mask_of
@@ -65,7 +65,7 @@ def wrap(model, approximate=False, verify=None):
     return masked
 
 
-def shrink(masked):
+def shrink(masked, compensate=False):
     """Returns a plain, physically smaller Keras model that computes what the masked one computes.
 
     The new model holds no layer of tfprune: it can be saved, loaded and served without it. It is compiled as the
@@ -73,20 +73,40 @@ def shrink(masked):
     are run on random, constant and scaled inputs before the small one is returned; `tfprune.ticket_report` tells what
     was found.
 
+    With `compensate`, what the removed channels would have emitted in the mean goes into the bias of the layers that
+    read them, or into the mean of a BatchNormalization behind these; a layer with neither gets a bias. This is for
+    masks set on a trained model: a model that was trained with its masks does without these channels already. It is
+    exact for channels that are constant, but where a convolution pads with zeros (`same`): there the channel would
+    have added less, for a part of the kernel lies beyond the border; the outputs within half a kernel of the border
+    are off by what these parts of the kernel weigh. Where a normalisation mixes channels it is not exact either. The
+    small model is then compared with a masked one that was compensated too.
+
     Args:
         masked: A model from `tfprune.wrap`, its masks set. It is left as it is.
+        compensate: False (default), or inputs by which the means are measured: arrays, `(inputs, labels)`, or a
+            `tf.data.Dataset` of either; a few hundred samples do. True measures them on noise that every
+            BatchNormalization scales to what it saw in training, for models whose data are not at hand.
 
     Raises:
-        ValueError: the model has no masks, or masks that contradict each other.
+        ValueError: the model has no masks, or masks that contradict each other; data that do not fit it.
         RuntimeError: the small model does not compute what the masked one computes. It is not returned.
 
     Example:
         >>> ticket = tfprune.shrink(masked)
         >>> ticket.save("ticket.keras")
+
+    Source of the compensation: bias absorption of Nagel et al. 2019, "Data-Free Quantization Through Weight
+    Equalization and Bias Correction", and mean replacement of Evci et al. 2018, "Mean Replacement Pruning".
     """
     graph = masked_graph(masked, "shrink")
-    ticket, _ = cut(masked, graph)
-    certificate.certify(masked, ticket, graph)
+    if compensate is False or compensate is None:
+        ticket, _ = cut(masked, graph)
+        certificate.certify(masked, ticket, graph)
+        return ticket
+    found = compensation.compensate(masked, graph, compensate)
+    graph = masked_graph(found.model, "shrink")
+    ticket, _ = cut(found.model, graph)
+    certificate.certify(found.model, ticket, graph, found)
     return ticket
 
 

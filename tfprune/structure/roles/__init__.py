@@ -19,5 +19,17 @@ from tfprune.structure.roles.base import (
     role_of,
     unwrap,
 )
+from tfprune.structure.roles.feedforward import LINEAR
 
-__all__ = ["ROLES", "Role", "elementwise", "is_quantised", "part", "public_name", "register", "role_of", "unwrap"]
+__all__ = [
+    "LINEAR",
+    "ROLES",
+    "Role",
+    "elementwise",
+    "is_quantised",
+    "part",
+    "public_name",
+    "register",
+    "role_of",
+    "unwrap",
+]

@@ -89,6 +89,7 @@ _dense = Role(_mix, _KERNEL, {"kernel": ("in",)}, _MAKES, {"units": "out"})
 _full = Role(_mix, _KERNEL, {"kernel": ("in",)}, _MAKES, {"filters": "out"})
 _in_groups = Role(_grouped, _KERNEL, {"kernel": ("in",)}, _MAKES, {"filters": "out"})
 _one_each = Role(_each_apart, {"kernel": (None, "out"), "bias": ("out",)}, sizes={"filters": "out", "groups": "in"})
+LINEAR = (_dense, _full, _in_groups)  # a constant input channel adds a constant to their outputs, as a bias does
 _transposed = Role(_mix, {"kernel": ("out", "in"), "bias": ("out",)}, {"kernel": ("in",)}, _MAKES, {"filters": "out"})
 _depthwise = Role(_each_apart, {"kernel": ("in", None), "bias": ("out",)})
 _separated = Role(
