@@ -50,6 +50,9 @@ setup(
             "ipykernel>=6",
             # TensorFlow 2.21 no longer brings it; the TensorBoard callback is tested beside ours.
             "tensorboard>=2.18",
+            "pyarrow>=15",
+            # The report is looked at in a browser: chromium and chromedriver of the system, where they are.
+            "selenium>=4.15",
             # The metrics are compared with these; those that need torch are in the extra "verify".
             "relplot>=1.0",
             "statsmodels>=0.14",
@@ -58,6 +61,8 @@ setup(
             "uncertainty-toolbox>=0.1.1",
         ],
         "verify": ["torchmetrics>=1.4", "netcal>=1.4", "pytorch-ood>=0.4", "laplace-torch>=0.3"],
+        "tensorboard": ["tensorboard>=2.18"],
+        "parquet": ["pyarrow>=15"],
         "hub": ["keras-hub>=0.18"],
         "notebooks": ["jupyterlab>=4"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],

@@ -2,10 +2,11 @@
 
 from tfprune.pruning.strategies import Strategy
 from tfprune.study.grid import STUDIES, Study, get, quick
-from tfprune.study.report import write_report
+from tfprune.study.report import write_report, write_tables
 from tfprune.study.results import ResultsError, read_rows
 from tfprune.study.runner import run_study
 from tfprune.study.settings import read_study
+from tfprune.study.tensorboard import log_to_tensorboard
 from tfprune.study.trial import Evaluation, Recipe, Trial
 from tfprune.study.work import run_trial
 
@@ -18,10 +19,12 @@ __all__ = [
     "Study",
     "Trial",
     "get",
+    "log_to_tensorboard",
     "quick",
     "read_rows",
     "read_study",
     "run_study",
     "run_trial",
     "write_report",
+    "write_tables",
 ]

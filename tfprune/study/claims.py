@@ -14,16 +14,20 @@ ECE_MARGIN = 0.01
 # What the paper printed, or what its own notebook gave when it was run again (one-shot, mean over seeds).
 PAPER = {
     "moons": {
+        "model": "mlp",
         "base": 0.96,
         "accuracy": {**{i / 10: 0.970 for i in range(9)}, 0.9: 0.925},
         "source": "re-measured with the original notebook",
         "strategies": True,
+        "recipe": {"optimizer": "adam", "learning_rate": 0.01, "batch_size": 0, "epochs": 2000, "patience": 20},
     },
     "cifar10": {
+        "model": "lenet",
         "base": 0.62,
         "accuracy": {0.0: 0.622, 0.2: 0.622, 0.4: 0.630, 0.6: 0.631, 0.8: 0.634},
         "source": "Figure 7",
         "strategies": False,
+        "recipe": {"optimizer": "sgd", "learning_rate": 0.001, "batch_size": 4, "epochs": 20, "patience": 3},
     },
 }
 
@@ -77,12 +81,34 @@ def judge(rows):
     return [claim for claim in found if claim]
 
 
+def recipe_changes(rows):
+    """Returns what was trained otherwise than in the paper on the same data and network, as words; nothing elsewhere.
+
+    Args:
+        rows: Rows of one study.
+    """
+    paper = PAPER.get(rows[0].get("dataset")) if rows else None
+    if not paper or rows[0].get("model") not in (None, paper["model"]):
+        return []
+    found = []
+    for name, usual in paper["recipe"].items():
+        values = sorted({row[name] for row in rows if row.get(name) is not None})
+        if values and values != [usual]:
+            shown = ", ".join(f"{value:g}" if isinstance(value, (int, float)) else str(value) for value in values)
+            found.append(f"{name.replace('_', ' ')} {shown}, not {usual}")
+    return found
+
+
 class _Cells:
     """The finished rows by strategy, ratio and seed."""
 
     def __init__(self, rows):
-        done = [row for row in rows if row.get("status") == "done"]
+        # The controls of a study beyond the paper's are no claims of the paper.
+        done = [row for row in rows if row.get("status") == "done" and not row.get("control")]
         self.rows = {(row["strategy"], row["ratio"], row["seed"]): row for row in done}
+        self._by_cell = {}
+        for (strategy, ratio, seed), row in self.rows.items():
+            self._by_cell.setdefault((strategy, ratio), {})[seed] = row
         self.strategies = sorted({row["strategy"] for row in done})
         self.ratios = sorted({row["ratio"] for row in done})
         self.pruned_ratios = [ratio for ratio in self.ratios if ratio > 0]
@@ -90,7 +116,7 @@ class _Cells:
 
     def column(self, strategy, ratio, name):
         """Returns {seed: value} of one column, without missing values."""
-        found = {seed: row.get(name) for (s, r, seed), row in self.rows.items() if (s, r) == (strategy, ratio)}
+        found = {seed: row.get(name) for seed, row in self._by_cell.get((strategy, ratio), {}).items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def against_dense(self, strategy, ratio, name):

@@ -1,0 +1,282 @@
+"""What does the page say? Its sentences, its figures and its tables, chapter by chapter, poured into the template."""
+
+from importlib import resources
+
+from tfprune.study import claims, verdicts
+from tfprune.study.report import figures, svg, tables
+from tfprune.study.report.cells import Cells, chapters, mean_and_deviation
+
+_VERSIONS = ("tfprune", "tensorflow", "keras", "numpy", "python")
+_SETTINGS = (
+    *("layers", "criterion", "scope", "rounds", "optimizer", "learning_rate", "momentum", "weight_decay"),
+    *("batch_size", "epochs", "patience", "decay"),
+)
+_MOST_FAILURES = 50
+
+
+def render(rows):
+    """Returns the report on rows as the text of one HTML page that needs nothing but itself.
+
+    Args:
+        rows: Rows of a study, finished and failed ones, as `tfprune.study.read_rows` gives them.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfprune.study.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.jinja").render(
+        chapters=[chapter(part, prefix) for prefix, part in numbered(rows)],
+        palette=svg.PALETTE,
+        figure_style=svg.style(),
+        css=_text("page.css"),
+        script=_text("page.js"),
+    )
+
+
+def chapter(rows, prefix=""):
+    """Returns what the template needs to tell of one model on one data set."""
+    cells = Cells(rows)
+    potentials = verdicts.potentials(cells)
+    lines, differences = tables.differences(cells, prefix)
+    return {
+        "prefix": prefix,
+        "facts": facts(rows, cells),
+        "headline": headline(cells, potentials, rows),
+        "cells": cells,
+        "legend": [(one, svg.colour(one), svg.swatch(one)) for one in cells.curves],
+        "figures": figures.draw(cells, potentials, prefix),
+        "verdicts": lines,
+        "measures": [
+            one.title for one in verdicts.measures(cells) if any(one.title in line["found"] for line in lines)
+        ],
+        "quality": tables.quality(cells, prefix),
+        "cost": tables.cost(cells, prefix),
+        "ood": tables.out_of_distribution(cells, prefix),
+        "differences": differences,
+        "claims": claims.judge(rows),
+        "failures": failures(rows),
+    }
+
+
+def all_figures(rows):
+    """Yields every figure of the report on these rows."""
+    for prefix, part in numbered(rows):
+        cells = Cells(part)
+        yield from figures.flat(figures.draw(cells, verdicts.potentials(cells), prefix))
+
+
+def numbered(rows):
+    """Yields `(prefix, rows)` of each chapter; a single one needs no prefix to be told from others."""
+    parts = list(chapters(rows).values())
+    for index, part in enumerate(parts, start=1):
+        yield f"c{index}-" if len(parts) > 1 else "", part
+
+
+def headline(cells, potentials, rows):
+    """Returns the answer of the first screen: a sentence, what limits it, and a few numbers.
+
+    Args:
+        cells: `Cells` of the chapter.
+        potentials: What `verdicts.potentials` says of them.
+        rows: All rows of the chapter.
+    """
+    ours = [one for one in potentials if not one.series.control] or potentials
+    if not cells.rows:
+        return {
+            "lead": "Nothing is finished yet",
+            "big": "",
+            "tail": f"{len(rows)} trials failed.",
+            "notes": [],
+            "tiles": [],
+        }
+    if not ours:
+        return {
+            "lead": "Nothing to compare yet:",
+            "big": "",
+            "tail": "no pruned network has a dense one of its seed beside it.",
+            "notes": [],
+            "tiles": [],
+        }
+    best = ours[0]
+    notes = _notes(best, ours) + _notes_on_controls(best, potentials)
+    return {**_answer(best, cells), "notes": notes, "tiles": _tiles(best, cells)}
+
+
+def _answer(best, cells):
+    suffers = _either(list(dict.fromkeys(one.suffers for one in verdicts.measures(cells))))
+    share = _share(cells)
+    if best.num_seeds < 2:
+        return {
+            "lead": "By a single seed, up to",
+            "big": f"{best.by_mean:.0%}",
+            "tail": f"of {share} can go before {suffers} suffers. One seed has no interval: this is a hint.",
+        }
+    if not best.ratio:
+        first = best.failed_ratio
+        if best.is_sure:
+            lead, tail = (
+                "No ratio tried is safe: already at",
+                f"{_and([one.suffers for one in best.limited_by])} suffers.",
+            )
+        else:
+            lead, tail = "Not shown safe at", f", the smallest ratio tried: {best.num_seeds} seeds do not tell."
+        return {"lead": lead, "big": f"{first:.0%}", "tail": tail}
+    return {"lead": "Up to", "big": f"{best.ratio:.0%}", "tail": f"of {share} can go before {suffers} suffers."}
+
+
+def _share(cells):
+    layers = {row.get("layers", "all") for row in cells.rows}
+    if layers == {"all"}:
+        return "the channels"
+    return (
+        "the dense layers' channels"
+        if layers == {"dense"}
+        else "the channels in " + ", ".join(sorted(map(str, layers)))
+    )
+
+
+def _notes_on_controls(best, potentials):
+    """Whether a control goes as far: then it is not the strategy that does it."""
+    as_far = [one.series.title for one in potentials if one.series.control and one.ratio >= best.ratio > 0]
+    return (
+        [f"As far go{'es' if len(as_far) == 1 else ''}, as controls: {_and(as_far)}."]
+        if as_far and not best.series.control
+        else []
+    )
+
+
+def _notes(best, ours):
+    notes = []
+    if best.num_seeds >= 2:
+        sure = "with 95 % confidence" if best.ratio else "at 95 % confidence"
+        among = f" (the farthest of {len(ours)} strategies)" if len(ours) > 1 else ""
+        notes.append(f"{best.series.title.capitalize()}{among}, {sure}, {best.num_seeds} seeds.")
+    if best.failed_ratio is None:
+        notes.append("That is the largest ratio tried: the limit lies beyond it.")
+    for one in best.limited_by[:2]:
+        step = next(s for s in best.steps[one.column] if s.ratio == best.failed_ratio)
+        notes.append(f"At {best.failed_ratio:.0%} {_limit_words(one, step)}.")
+    if best.by_mean > best.ratio and best.num_seeds >= 2:
+        notes.append(f"By the means alone, without confidence, {best.by_mean:.0%}.")
+    return notes
+
+
+def _limit_words(measure, step):
+    what = {True: "falls", False: "rises"}[measure.higher_is_better]
+    by = f"{100 * step.harm:.1f} %" if measure.relative else f"{step.harm:.3f}"
+    allowed = f"{100 * measure.limit:g} %" if measure.relative else f"{measure.limit:g}"
+    if step.high is None:
+        return f"{measure.title} {what} by {by} ({allowed} allowed)"
+    high = f"{100 * step.high:.1f} %" if measure.relative else f"{step.high:.3f}"
+    verdict = "is shown to suffer" if step.verdict == verdicts.FAILS else "is not shown to hold"
+    change = f"{what} by {by}" if step.harm > 0 else "does not change for the worse on average"
+    return f"{measure.title} {verdict}: it {change}, perhaps by {high}; {allowed} is allowed"
+
+
+def _tiles(best, cells):
+    """A few numbers of the network at its potential, beside the dense one."""
+    ratio = best.by_mean if best.num_seeds < 2 else best.ratio
+    if not ratio:
+        return []
+    tiles = []
+    for column, title, form in (
+        ("compression_ratio", "times smaller", "{:.1f}×"),
+        ("theoretical_speedup", "fewer multiply-adds", "{:.1f}×"),
+        ("accuracy", "accuracy", "{:.3f}"),
+        ("rmse", "RMSE", "{:.3f}"),
+        ("ece", "ECE", "{:.3f}"),
+    ):
+        mean = mean_and_deviation(list(cells.column(best.series, ratio, column).values()))[0]
+        base = mean_and_deviation(list(cells.base(best.series, column).values()))[0]
+        if mean is not None:
+            beside = f"dense {form.format(base)}" if base is not None and "×" not in form else f"at {ratio:.0%}"
+            tiles.append({"value": form.format(mean), "title": title, "beside": beside})
+    return tiles
+
+
+def facts(rows, cells):
+    """Returns what was run: the grid, trainers, devices, versions, and how much of it failed."""
+    first = rows[0] if rows else {}
+    done = cells.rows
+    return {
+        "dataset": first.get("dataset") or "the data",
+        "model": first.get("model") or "the model",
+        "num_trials": len(rows),
+        "num_done": len(done),
+        "num_failed": sum(row.get("status") == "failed" for row in rows),
+        "seeds": _span(cells.seeds),
+        "num_seeds": len(cells.seeds),
+        "ratios": ", ".join(f"{ratio:g}" for ratio in cells.ratios),
+        "settings": [(name.replace("_", " "), _values(rows, name)) for name in _SETTINGS if _values(rows, name)],
+        "trainers": _counts(done, "trainer"),
+        "devices": _counts(done, "device"),
+        "epochs": sum(row.get("total_epochs") or 0 for row in done),
+        "dense_epochs": _dense_epochs(done),
+        "minutes": sum(row.get("wall_time") or 0 for row in rows) / 60,
+        "num_cut": sum(bool(row.get("epochs")) and row.get("epochs_trained") == row.get("epochs") for row in done),
+        "num_test": next((row.get("num_samples") for row in done if row.get("num_samples")), None),
+        "versions": [(name, version) for name in _VERSIONS if (version := _versions(rows, name))],
+        "different_recipe": claims.recipe_changes(rows),
+    }
+
+
+def failures(rows):
+    """Returns failed trials by their reason, those of most trials first, at most fifty reasons."""
+    found = {}
+    for row in rows:
+        if row.get("status") != "done":
+            found.setdefault(str(row.get("error")), []).append(str(row.get("name") or row.get("key")))
+    ordered = sorted(found.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    return [{"error": error, "count": len(keys), "keys": keys[:5]} for error, keys in ordered[:_MOST_FAILURES]]
+
+
+def _dense_epochs(rows):
+    by_key = {(row.get("dense_key") or row.get("seed")): row.get("dense_epochs") for row in rows}
+    return sum(value for value in by_key.values() if value)
+
+
+def _values(rows, name):
+    """The values of a setting, a few of them, as words."""
+    values = dict.fromkeys(row[name] for row in rows if row.get(name) is not None and not isinstance(row[name], list))
+    shown = [
+        f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+        for value in values
+    ]
+    if name == "batch_size":
+        shown = ["the whole set" if value == "0" else value for value in shown]
+    return ", ".join(shown[:6]) + (f" … ({len(shown)} in all)" if len(shown) > 6 else "")
+
+
+def _versions(rows, name):
+    nested = (row.get("versions") if isinstance(row.get("versions"), dict) else row for row in rows)
+    return ", ".join(sorted({str(found[name]) for found in nested if found.get(name)}))
+
+
+def _counts(rows, name):
+    found = {}
+    for row in rows:
+        if row.get(name):
+            found[str(row[name])] = found.get(str(row[name]), 0) + 1
+    return [f"{value} ({count})" if len(found) > 1 else value for value, count in sorted(found.items())]
+
+
+def _span(seeds):
+    """Seeds as words: "0–9" where none is missing."""
+    whole = all(isinstance(seed, int) for seed in seeds)
+    if len(seeds) > 2 and whole and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}–{seeds[-1]}"
+    return ", ".join(map(str, seeds[:12])) + (" …" if len(seeds) > 12 else "")
+
+
+def _either(words):
+    return ", ".join(words[:-1]) + f" or {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+def _and(words):
+    words = list(dict.fromkeys(words))
+    return ", ".join(words[:-1]) + f" and {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+def _text(name):
+    return resources.files("tfprune.study.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,298 @@
+"""How far can this model be pruned, and farther than its controls? Intervals over seeds, and a line of words each."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from tfprune.significance import one_sided_bound
+from tfprune.study.claims import CONFIDENCE, interval
+
+HOLDS, OPEN, FAILS = "holds", "open", "fails"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """Something that pruning may harm, and how much of it is no harm.
+
+    Args:
+        column: Column of the rows.
+        title: What it is called.
+        suffers: What is harmed where it gets worse.
+        limit: Largest harmless change, in units of the column; as a share of the dense value where `relative`.
+        higher_is_better: Which way is worse.
+        relative: Whether changes are shares of the dense network's value.
+    """
+
+    column: str
+    title: str
+    suffers: str
+    limit: float
+    higher_is_better: bool = True
+    relative: bool = False
+
+    @property
+    def short(self):
+        """Its name where there is little room."""
+        return self.title.removesuffix(" above its floor").replace("AUROC on ", "OOD ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What is known of one measure at one ratio.
+
+    Args:
+        ratio: Share of channels removed.
+        harm: Mean harm over seeds, positive is worse.
+        low: Lower end of the one-sided 95 % intervals; None of a single seed.
+        high: Upper end.
+        verdict: "holds" where the upper end is within the limit, "fails" where the lower end is beyond it, else "open".
+        count: How many seeds.
+    """
+
+    ratio: float
+    harm: float
+    low: float | None
+    high: float | None
+    verdict: str
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Potential:
+    """How far one line of a study can be pruned before something suffers.
+
+    Args:
+        series: The line.
+        ratio: Largest ratio up to which no measure is harmed beyond its limit, with 95 % confidence; `prune_potential`.
+        by_mean: The same for the means alone, without any confidence.
+        failed_ratio: The next ratio, at which something is no longer shown to hold; None where all hold.
+        limited_by: Measures that are not shown to hold there, worst first.
+        num_seeds: The fewest seeds at any ratio.
+        steps: `{column: [Step]}` of every measure.
+    """
+
+    series: object
+    ratio: float
+    by_mean: float
+    failed_ratio: float | None
+    limited_by: list
+    num_seeds: int
+    steps: dict
+
+    @property
+    def is_sure(self):
+        """Whether the failure at the next ratio is more than too few seeds."""
+        return any(self.verdict(one) == FAILS for one in self.limited_by)
+
+    def alone(self, measure):
+        """How far the line goes if only this measure counts."""
+        steps = self.steps.get(measure.column, [])
+        return _reached(
+            [step.ratio for step in steps], lambda r: any(s.ratio == r and s.verdict == HOLDS for s in steps)
+        )
+
+    def verdict(self, measure):
+        """What is known of a measure at the ratio that failed."""
+        return next((s.verdict for s in self.steps[measure.column] if s.ratio == self.failed_ratio), OPEN)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A line against a control on the same seeds, at one ratio.
+
+    Args:
+        series: The line.
+        control: What it is held against.
+        measure: What is compared.
+        ratio: Share of channels removed.
+        values: One difference per seed, line minus control.
+        bounds: Two-sided 95 % Student-t interval of their mean; None of fewer than three seeds.
+    """
+
+    series: object
+    control: object
+    measure: Measure
+    ratio: float
+    values: tuple
+    bounds: tuple | None
+
+    @property
+    def mean(self):
+        """Mean over seeds."""
+        return float(np.mean(self.values))
+
+
+def measures(cells):
+    """Returns what pruning may harm in this study: accuracy, calibration, and detection on each OOD set.
+
+    Calibration is the part of the ECE above its floor where all rows have it: few samples alone give an ECE above 0.
+    """
+    if cells.is_regression:
+        every = [
+            Measure("rmse", "RMSE", "accuracy", 0.05, False, True),
+            Measure("crps", "CRPS", "the predicted distribution", 0.05, False, True),
+            Measure("interval_calibration_error", "calibration error", "calibration", 0.02, False),
+        ]
+    else:
+        excess = bool(cells.rows) and all(row.get("ece_excess") is not None for row in cells.rows)
+        excess = excess and all(cells.base(one, "ece_excess") for one in cells.series)
+        every = [
+            Measure("accuracy", "accuracy", "accuracy", 0.01),
+            Measure(
+                "ece_excess" if excess else "ece",
+                "ECE above its floor" if excess else "ECE",
+                "calibration",
+                0.02,
+                False,
+            ),
+            *_ood_measures(cells),
+        ]
+    return [one for one in every if cells.has(one.column)]
+
+
+def potentials(cells):
+    """Returns the `Potential` of each line of the study, those that prune farthest first; controls last.
+
+    Every measure is held against the same seed's network of ratio 0 (of the same strategy where there is one, else the
+    dense network). Limits and rule are those of `tfprune.prune_potential`; a ratio with a single seed shows nothing.
+
+    Args:
+        cells: `Cells` of one model on one data set.
+    """
+    every = measures(cells)
+    found = [one for series in cells.curves if (one := _potential(cells, series, every))]
+    return sorted(found, key=lambda one: (one.series.control, -one.ratio, -one.by_mean))
+
+
+def differences(cells, control, measure):
+    """Returns the `Difference`s of every strategy to a control at each ratio, on the seeds that both have.
+
+    Args:
+        cells: `Cells` of one model on one data set.
+        control: A control's line, or "dense", the dense network of the same seed.
+        measure: What to compare.
+    """
+    found = []
+    for series in cells.curves:
+        for ratio in cells.ratios:
+            if series.control or not ratio:
+                continue
+            own = cells.column(series, ratio, measure.column)
+            other = _column_of_control(cells, control, ratio, measure.column)
+            values = tuple(own[seed] - other[seed] for seed in sorted(own.keys() & other.keys(), key=str))
+            if values:
+                found.append(Difference(series, control, measure, ratio, values, interval(values)))
+    return found
+
+
+def sentence(found):
+    """Returns the verdict on the differences of one line to one control, as a word and half a sentence for people.
+
+    The intervals share one risk of 5 % among the ratios (Bonferroni): one ratio of many is easily ahead by chance.
+    The word is "better", "worse", "mixed", "same" (all intervals lie within the measure's limit) or "open".
+
+    Args:
+        found: `Difference`s of one line, one control and one measure.
+    """
+    confidence = 1 - (1 - CONFIDENCE) / max(len(found), 1)
+    decided = [(one, interval(one.values, confidence)) for one in found]
+    if all(bounds is None for _, bounds in decided):
+        seeds = max(len(one.values) for one in found)
+        return "open", f"not enough seeds to tell ({seeds})"
+    better, worse = [], []
+    for one, bounds in decided:
+        if bounds and not bounds[0] <= 0 <= bounds[1]:
+            (better if (bounds[0] > 0) == one.measure.higher_is_better else worse).append(one)
+    if not better and not worse:
+        widest = max(max(abs(end) for end in bounds) for _, bounds in decided if bounds)
+        alike = widest <= found[0].measure.limit and all(bounds for _, bounds in decided)
+        return ("same" if alike else "open"), f"no more than {widest:.3f} apart"
+    kind = "mixed" if better and worse else "better" if better else "worse"
+    parts = [(word, part) for word, part in (("better", better), ("worse", worse)) if part]
+    tried = [one.ratio for one in found]
+    return kind, "; ".join((f"{word} " if kind == "mixed" else "") + _at_ratios(part, tried) for word, part in parts)
+
+
+def _at_ratios(found, tried):
+    """Where the differences lie and how large they are: "at 0.2–0.4, 0.9, by up to 0.012"."""
+    largest = max(found, key=lambda one: abs(one.mean))
+    places = [tried.index(one.ratio) for one in found]
+    runs = [[*run] for _, run in itertools.groupby(enumerate(places), key=lambda pair: pair[1] - pair[0])]
+    ends = [(tried[run[0][1]], tried[run[-1][1]]) for run in runs]
+    ratios = ", ".join(f"{first:g}–{last:g}" if first != last else f"{first:g}" for first, last in ends)
+    return f"at {ratios}, by {'up to ' if len(found) > 1 else ''}{abs(largest.mean):.3f}"
+
+
+def _ood_measures(cells):
+    names = sorted(name for name in cells.columns if "/auroc_" in name and not name.startswith("dense_"))
+    stems = dict.fromkeys(name.split("/")[0] for name in names)
+    chosen = [
+        next((n for n in names if n == f"{stem}/auroc_msp"), None) or next(n for n in names if n.startswith(f"{stem}/"))
+        for stem in stems
+    ]
+    return [Measure(name, f"AUROC on {name.split('/')[0]}", "OOD detection", 0.02) for name in chosen]
+
+
+def _column_of_control(cells, control, ratio, column):
+    return cells.dense(column) if control == "dense" else cells.column(control, ratio, column)
+
+
+def _potential(cells, series, every):
+    """The potential of one line; None where no ratio has anything to be held against."""
+    steps = {one: _steps(cells, series, one) for one in every}
+    ratios = sorted({step.ratio for found in steps.values() for step in found})
+    if not ratios:
+        return None
+    every = [one for one in every if steps[one]]
+    at = {ratio: [(one, step) for one in every for step in steps[one] if step.ratio == ratio] for ratio in ratios}
+
+    def all_hold(ratio):
+        # A measure without a value there, such as a NaN, is not shown to hold.
+        return len(at[ratio]) == len(every) and all(step.verdict == HOLDS for _, step in at[ratio])
+
+    ratio = _reached(ratios, all_hold)
+    failed = next((r for r in ratios if r > ratio), None)
+    missed = [(one, step) for one, step in at.get(failed, ()) if step.verdict != HOLDS]
+    missed.sort(key=lambda pair: pair[0].limit - (pair[1].harm if pair[1].high is None else pair[1].high))
+    return Potential(
+        series=series,
+        ratio=ratio,
+        by_mean=_reached(ratios, lambda r: all(step.harm <= one.limit for one, step in at[r])),
+        failed_ratio=failed,
+        limited_by=[one for one, _ in missed],
+        num_seeds=min(step.count for found in steps.values() for step in found),
+        steps={one.column: found for one, found in steps.items()},
+    )
+
+
+def _reached(ratios, holds):
+    """The last ratio before the first that does not hold, however many hold again after it; 0 where the first fails."""
+    passed = list(itertools.takewhile(holds, ratios))
+    return passed[-1] if passed else 0.0
+
+
+def _steps(cells, series, measure):
+    """The steps of one measure; a ratio without a seed to compare with has none."""
+    base = cells.base(series, measure.column)
+    found = []
+    for ratio in cells.ratios:
+        values = cells.column(series, ratio, measure.column) if ratio else {}
+        harms = [_harm(measure, values[seed], base[seed]) for seed in values if seed in base]
+        if harms:
+            found.append(_step(ratio, harms, measure.limit))
+    return found
+
+
+def _step(ratio, harms, limit):
+    harm, low, high = float(np.mean(harms)), None, None
+    if len(harms) > 1:
+        low = -one_sided_bound([-value for value in harms], CONFIDENCE)
+        high = one_sided_bound(harms, CONFIDENCE)
+    verdict = OPEN if high is None else HOLDS if high <= limit else FAILS if low > limit else OPEN
+    return Step(ratio, harm, low, high, verdict, len(harms))
+
+
+def _harm(measure, value, base):
+    change = base - value if measure.higher_is_better else value - base
+    return change / abs(base) if measure.relative and base else change
