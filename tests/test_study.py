@@ -32,7 +32,7 @@ def _run(grid, out, **options):
 
 
 def _table(rows):
-    return [{name: value for name, value in row.items() if name != "wall_time"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in ("wall_time", "started")} for row in rows]
 
 
 # The runner, with a trial that does no work.

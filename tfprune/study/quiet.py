@@ -30,24 +30,6 @@ def start_tensorflow():
             raise
 
 
-def settle_tensorflow():
-    """Starts TensorFlow for a study: deterministic operations, and one thread, so that every process computes the same.
-
-    Where TensorFlow runs already, its number of threads stays.
-
-    Example:
-
-    >>> settle_tensorflow()
-    """
-    start_tensorflow()
-    import tensorflow as tf
-
-    tf.config.experimental.enable_op_determinism()
-    with contextlib.suppress(RuntimeError):  # it runs already
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
 @contextlib.contextmanager
 def _stderr_to(file):
     # The messages come from C++: only the file descriptor itself catches them, not sys.stderr.

@@ -45,7 +45,7 @@ class Results:
     def __enter__(self):
         """Opens the folder for appending."""
         _check_writable(self.folder)
-        self._lock = _lock(self.folder)
+        self._lock = lock(self.folder / ".lock")
         try:
             self.rows, whole_bytes = _read(self.path)
             if self.path.exists() and self.path.stat().st_size > whole_bytes:
@@ -206,9 +206,16 @@ def _check_writable(folder):
         )
 
 
-def _lock(folder):
-    """Takes the folder for this process; the operating system gives it back however the process ends."""
-    file = open(folder / ".lock", "a+b")  # noqa: SIM115 (held open for as long as the lock is)
+def lock(path):
+    """Returns a file that this process alone has locked; the operating system gives it back however the process ends.
+
+    Args:
+        path: The file to lock; made where it is not there.
+
+    Raises:
+        ResultsError: Another process has it.
+    """
+    file = open(path, "a+b")  # noqa: SIM115 (held open for as long as the lock is)
     try:
         if os.name == "nt":
             import msvcrt
@@ -222,7 +229,23 @@ def _lock(folder):
     except OSError as error:
         file.close()
         raise ResultsError(
-            f"Another process is writing results to {folder}. Wait for it, stop it, or choose another folder "
-            "with --out."
+            f"Another process is writing results to {Path(path).parent}. Wait for it, stop it, or choose another "
+            "folder with --out."
         ) from error
     return file
+
+
+def is_locked(folder):
+    """Returns whether a process writes results to a folder now.
+
+    Args:
+        folder: The study's folder.
+    """
+    path = Path(folder) / ".lock"
+    if not path.exists():
+        return False
+    try:
+        lock(path).close()
+    except ResultsError:
+        return True
+    return False

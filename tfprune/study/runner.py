@@ -1,36 +1,51 @@
 """How does a grid of trials become a folder of results, however often it is interrupted?"""
 
-import contextlib
-import os
-import signal
+import shutil
 from pathlib import Path
 
-from tfprune import datasets
-from tfprune.study import grid
+from tfprune.study import grid, pieces, pool
+from tfprune.study import progress as progress_of
 from tfprune.study import results as results_files
-from tfprune.study.work import row_of, run_trial
 
 
-def run_study(study, out=None, jobs=1, retry_failed=False, progress=True, trial_function=run_trial):
+def run_study(
+    study,
+    out=None,
+    jobs=1,
+    retry_failed=False,
+    progress=True,
+    trainer="auto",
+    backend=None,
+    devices=1,
+    trial_function=None,
+):
     """Runs the trials of a study that its folder does not hold yet, and returns all rows of the study.
 
     Each finished trial is on the disk before the next is taken: kill it at any moment, run it again, and it goes on. A
-    trial that raises becomes a row with status "failed" and its reason, and the study goes on.
+    trial that raises becomes a row with status "failed" and its reason, and the study goes on; so does one that takes
+    its process down with it. The dense network of a seed is trained once and serves all its trials.
 
     Args:
-        study: A `Study`, or the name of one: "moons", "cifar10".
-        out: Folder for results.jsonl and results.csv; runs/NAME by default.
-        jobs: Processes that run trials. With more than one, each uses one thread.
+        study: A `Study`, or the name of one, such as "moons".
+        out: Folder for results.jsonl, results.csv, study.json and the dense networks; runs/NAME by default.
+        jobs: How many trials run at a time, each in a process with one thread. Rows do not depend on it.
         retry_failed: Run trials again that failed before; otherwise a failure is a result.
         progress: Show a progress bar with the time left.
-        trial_function: Function `(trial) -> flat dict` that does the work of one trial.
+        trainer: "fit" (`model.fit`), "compiled" (an epoch is one compiled loop), "batched" (many small networks at
+            once), or "auto" (default): the last of these that can train a trial. They agree up to rounding; the rows
+            say which it was, and why.
+        backend: "loky" (processes here), "dask" or "ray" (a cluster, as joblib knows it; its workers should see the
+            folder), or None (default): what `joblib.parallel_config` says around this call, otherwise "loky".
+        devices: Devices of one process that share each batch, through `tf.distribute.MirroredStrategy`; then trainer
+            "fit" trains. Default 1: several GPUs are used by as many jobs, one each.
+        trial_function: Function `(trial) -> flat dict` that does the work of a trial in place of tfprune's own.
 
     Returns:
         List of flat dicts, one per trial, failed ones included.
 
     Raises:
         ResultsError: The folder cannot be used, is damaged, or holds another study's results.
-        ValueError: Unknown study or strategy.
+        ValueError: Unknown study, trainer or backend.
 
     Example:
 
@@ -38,16 +53,19 @@ def run_study(study, out=None, jobs=1, retry_failed=False, progress=True, trial_
     >>> tfprune.study.write_report("runs/moons")
     """
     study = grid.get(study)
-    folder = Path(out or Path("runs") / study.name)
+    pieces.check_trainer(trainer)
+    # absolute: workers that live on from an earlier call have a working directory of their own
+    folder = Path(out or Path("runs") / study.name).absolute()
     with results_files.Results(folder) as results:
         _check_same_study(study, results.rows, folder)
+        progress_of.write_plan(folder, study, jobs)
+        shutil.rmtree(folder / "running", ignore_errors=True)  # left by a process that was killed
         todo = _unfinished(study, results.rows, retry_failed)
-        if todo and jobs == 1 and trial_function is run_trial:
-            # Before the progress bar starts its thread: tensorflow_datasets replaces Python's import while it is itself
-            # imported, and the bar's own imports fail then. A data set that cannot be had also says so at once.
-            datasets.get(study.dataset)
+        common = {"folder": str(folder), "trainer": trainer, "devices": devices}
+        rows = _run(todo, folder, jobs, backend, trial_function, common)
+        finished = len(study.trials()) - len(todo)
         try:
-            for row in _tracked(_run(todo, jobs, trial_function), study, todo, progress):
+            for row in progress_of.tracked(rows, study.name, len(todo), finished, progress):
                 results.append(row)
         finally:
             # also after Ctrl-C: the table of what is finished
@@ -59,15 +77,18 @@ def run_study(study, out=None, jobs=1, retry_failed=False, progress=True, trial_
 
 def _check_same_study(study, rows, folder):
     """Refuses to add to a folder whose rows could not share a table with this study's."""
-    wanted = study.trials()[0].identification()
-    fixed = [name for name in wanted if name not in ("key", "strategy", "ratio", "seed")]
+    wanted = [trial.identification() for trial in study.trials()]
+    fixed = [
+        name for name in wanted[0] if name not in ("key", "name", "strategy", "control", "ratio", "seed", "rounds")
+    ]
+    ours = {name: {fields[name] for fields in wanted} for name in fixed}
     for row in rows:
-        differing = [name for name in fixed if row.get(name) != wanted[name]]
+        differing = [name for name in fixed if row.get(name) not in ours[name]]
         if differing:
             theirs = ", ".join(f"{name}={row.get(name)}" for name in differing)
-            ours = ", ".join(f"{name}={wanted[name]}" for name in differing)
+            asked = ", ".join(f"{name}={'/'.join(map(str, sorted(ours[name], key=str)))}" for name in differing)
             raise results_files.ResultsError(
-                f"{folder} holds the results of another study. Received: {ours}. Expected: {theirs}, as its rows "
+                f"{folder} holds the results of another study. Received: {asked}. Expected: {theirs}, as its rows "
                 "have. Choose another folder with --out."
             )
 
@@ -78,70 +99,26 @@ def _unfinished(study, rows, retry_failed):
     return [trial for trial in study.trials() if trial.key not in finished]
 
 
-def _run(trials, jobs, trial_function):
-    """Yields the row of each trial as it finishes."""
-    if jobs == 1 or len(trials) < 2:
-        for trial in trials:
-            yield row_of(trial, trial_function)
+def _run(trials, folder, jobs, backend, function, common):
+    """Yields the row of each trial as it finishes: first what is shared is made, then what shares it."""
+    if function is not None:
+        yield from _rows(pieces.of_function(trials, function), folder, jobs, backend)
         return
-    import joblib
-
-    with _child_environment(), joblib.parallel_config("loky", inner_max_num_threads=1):
-        # batch_size=1: a batch of short trials would come back, and be safe on the disk, only together
-        parallel = joblib.Parallel(n_jobs=min(jobs, len(trials)), batch_size=1, return_as="generator_unordered")
-        yield from parallel(joblib.delayed(_row_in_child)(trial, trial_function) for trial in trials)
-
-
-@contextlib.contextmanager
-def _child_environment():
-    """Gives the processes that start inside one thread each, their share of a GPU, and no start-up messages."""
-    wanted = {
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "TF_NUM_INTEROP_THREADS": "1",
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # otherwise the first process reserves the whole GPU
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    batched = set()
+    for plan, reason in pool.run(pieces.perform, pieces.plans(trials, common), folder, jobs, backend):
+        if reason is None:
+            batched |= {trial.key for trial in plan.trials}
+    broken = {}
+    for row in _rows(pieces.dense_trainings(trials, batched, common), folder, jobs, backend):
+        broken[row["key"]] = row
+    hopeless = {trial.dense_key: broken[trial.key] for trial in trials if trial.key in broken}
+    for trial in trials:
+        if trial.dense_key in hopeless:
+            yield {**hopeless[trial.dense_key], **trial.identification()}
+    able = [trial for trial in trials if trial.dense_key not in hopeless]
+    yield from _rows(pieces.tickets(able, batched, common), folder, jobs, backend)
 
 
-def _row_in_child(trial, trial_function):
-    # Ctrl-C reaches the children too; the parent alone decides what to do about it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return row_of(trial, trial_function)
-
-
-def _tracked(rows, study, todo, progress):
-    """Yields the rows and shows how far the study is."""
-    if not progress or not todo:
-        yield from rows
-        return
-    from rich import progress as bars
-
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TimeElapsedColumn(),
-        bars.TextColumn("left:"),
-        bars.TimeRemainingColumn(),
-    )
-    # Trials differ by minutes: the time left comes from all of them, not from the last 30 seconds.
-    with bars.Progress(*columns, speed_estimate_period=24 * 3600) as bar:
-        total = len(study.trials())
-        task = bar.add_task(study.name, total=len(todo))
-        if len(todo) < total:
-            bar.console.print(f"{total - len(todo)} of {total} trials were finished before.")
-        for row in rows:
-            if row["status"] == "failed":
-                bar.console.print(f"failed: {row['key']}: {row['error']}", markup=False)
-            bar.advance(task)
-            yield row
+def _rows(work, folder, jobs, backend):
+    for piece, answer in pool.run(pieces.perform, work, folder, jobs, backend):
+        yield from pieces.failed(piece, answer) if isinstance(answer, pool.Died) else answer

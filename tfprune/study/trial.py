@@ -152,6 +152,17 @@ class Trial:
         return _hash({name: value for name, value in self._unusual().items() if name in shared})
 
     @property
+    def num_rounds(self):
+        """How many times it prunes."""
+        return self.rounds or self._strategy().rounds
+
+    @property
+    def epoch_to_keep(self):
+        """The epoch of the dense training whose weights it goes back to; None where it needs none."""
+        rewind = self._strategy().rewind
+        return rewind if isinstance(rewind, int) and rewind else None
+
+    @property
     def name(self):
         """The trial in one line for people, with fields at their defaults left out."""
         fields = self._unusual()
@@ -166,6 +177,7 @@ class Trial:
         strategy = self._strategy()
         return {
             "key": self.key,
+            "name": self.name,
             "dataset": name_of(self.dataset),
             "model": name_of(self.model),
             "strategy": strategy.name,
@@ -175,7 +187,7 @@ class Trial:
             "layers": self.layers,
             "criterion": name_of(self.criterion),
             "scope": self.scope,
-            "rounds": self.rounds or strategy.rounds,
+            "rounds": self.num_rounds,
             **dataclasses.asdict(self.recipe),
             **{name: _shown(value) for name, value in dataclasses.asdict(self.evaluation).items()},
         }

@@ -8,12 +8,13 @@ import time
 import types
 
 from tfprune import __version__, datasets, models
-from tfprune.study.quiet import settle_tensorflow
+from tfprune.study import process
 
+_SMALL_BYTES = 64 * 2**20  # of training data, below which `fit` costs more around its steps than in them
 _FORMAT = 1  # of what is kept; another number makes old files unknown
 
 
-def run_trial(trial, folder=None, devices=1):
+def run_trial(trial, folder=None, devices=1, trainer="auto"):
     """Trains, prunes, shrinks and evaluates one network, and returns what was measured as a flat dict.
 
     The dense network is taken from the folder where a trial of the same `dense_key` left it; a round that was in
@@ -29,6 +30,8 @@ def run_trial(trial, folder=None, devices=1):
             logical CPUs that were set up before. Default 1. Results then agree up to rounding. Training over several
             machines is not supported: `model.fit` does not run under MultiWorkerMirroredStrategy with Keras 3; spread
             trials over machines instead.
+        trainer: "fit", "compiled" (an epoch is one compiled loop), or "auto" (default): "compiled" where it can train
+            the model and the data are small, otherwise "fit".
 
     Returns:
         A flat dict: how it was trained, what `tfprune.evaluate` (or `evaluate_regression`) says of the ticket, and the
@@ -42,11 +45,11 @@ def run_trial(trial, folder=None, devices=1):
 
     >>> run_trial(Trial("moons", "mlp", "one_shot", ratio=0.5, seed=0))["accuracy"]
     """
-    settle_tensorflow()
+    process.settle()
     import tfprune
     from tfprune.study import measure, rounds
 
-    setup = set_up(trial, devices)
+    setup = set_up(trial, devices, trainer)
     shelves = [_shelf(folder, name, setup) for name in ("dense", "rounds")]
     dense = rounds.train_dense(setup, shelves[0], _marks(trial))
     dense_row = _dense_row(setup, dense, shelves[0])
@@ -69,7 +72,7 @@ def run_trial(trial, folder=None, devices=1):
     return measure.plain(columns)
 
 
-def run_dense(trial, folder, devices=1, marks=()):
+def run_dense(trial, folder, devices=1, marks=(), trainer="auto"):
     """Trains the dense network that all trials of one `dense_key` share, unless the folder has it already.
 
     Args:
@@ -77,6 +80,7 @@ def run_dense(trial, folder, devices=1, marks=()):
         folder: The study's folder; the network is kept in its "dense/KEY.npz".
         devices: As in `run_trial`.
         marks: Numbers of epochs whose weights strategies rewind to, beside the trial's own.
+        trainer: As in `run_trial`.
 
     Raises:
         FloatingPointError: A loss became NaN or infinite.
@@ -87,10 +91,10 @@ def run_dense(trial, folder, devices=1, marks=()):
     >>> for trial in {trial.dense_key: trial for trial in study.trials()}.values():
     ...     run_dense(trial, "runs/moons")
     """
-    settle_tensorflow()
+    process.settle()
     from tfprune.study import rounds
 
-    setup = set_up(trial, devices)
+    setup = set_up(trial, devices, trainer)
     shelf = _shelf(folder, "dense", setup)
     dense = rounds.train_dense(setup, shelf, sorted({*_marks(trial), *marks}))
     _dense_row(setup, dense, shelf)
@@ -130,12 +134,12 @@ class Setup:
         return self.trial.rounds or strategies.get(self.trial.strategy).rounds
 
 
-def set_up(trial, devices=1):
+def set_up(trial, devices=1, trainer="auto"):
     """Returns the `Setup` of a trial: data, and the networks with their initial weights.
 
     Args:
         trial: The `Trial`.
-        devices: As in `run_trial`.
+        devices, trainer: As in `run_trial`.
     """
     import keras
 
@@ -157,7 +161,7 @@ def set_up(trial, devices=1):
         model,
         masked,
         _only(masked, trial.layers),
-        _trainer(masked, data, devices),
+        _trainer(masked, data, trainer),
         cost(model),
         device,
         f"{weights} {_data_digest(data)}",
@@ -220,13 +224,29 @@ def row_of(trial, trial_function=run_trial):
         trial: The `Trial`.
         trial_function: Function `(trial) -> flat dict` that does the work.
     """
-    start = time.perf_counter()
+    start = time.time()
     try:
-        measured = {"status": "done", "error": None, **trial_function(trial)}
+        found = trial_function(trial)
     except Exception as error:  # whatever went wrong in one cell, the study goes on
-        measured = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-    wall_time = round(time.perf_counter() - start, 3)
-    return {**trial.identification(), **measured, "wall_time": wall_time, **versions()}
+        found = error
+    return finish(trial, found, start, time.time() - start)
+
+
+def finish(trial, found, started=None, wall_time=None):
+    """Returns the row of a trial: what it is, what was measured, when, and by which versions.
+
+    Args:
+        trial: The `Trial`.
+        found: Flat dict of what was measured, or the error that came instead.
+        started: Seconds since 1970; None where it is not known.
+        wall_time: Seconds that it took; None where it is not known.
+    """
+    if isinstance(found, Exception):
+        measured = {"status": "failed", "error": f"{type(found).__name__}: {found}"}
+    else:
+        measured = {"status": "done", "error": None, **found}
+    times = {"started": started and round(started, 3), "wall_time": wall_time and round(wall_time, 3)}
+    return {**trial.identification(), **measured, **times, **versions()}
 
 
 # What is kept -------------------------------------------------------------------------------------------------------
@@ -303,10 +323,31 @@ def _scope(devices):
         yield f"{devices} x {kind}"
 
 
-def _trainer(masked, data, devices):
-    from tfprune.study import fit
+def _trainer(masked, data, wanted):
+    """What trains the model: the fastest that can, or the one that is wanted."""
+    from tfprune.study import compiled, fit
 
-    return types.SimpleNamespace(name="fit", reason="it trains every model", train_round=fit.train_round)
+    reason = compiled.why_not(masked, data)
+    if wanted == "fit":
+        reason = "it was asked for"
+    elif wanted == "auto" and reason is None:
+        size = sum(array.nbytes for array in (*data.train, *data.validation))
+        if size > _SMALL_BYTES:
+            reason = f"the training data take {size / 2**20:.0f} MiB: steps cost more than what is around them"
+    elif reason is not None:
+        raise ValueError(f"trainer={wanted!r} cannot train this trial: {reason}. Use trainer='auto'.")
+    if reason is None:
+        found = "compiled", "data and model fit a compiled loop", _compiled_round
+    else:
+        found = "fit", reason, fit.train_round
+    return types.SimpleNamespace(**dict(zip(("name", "reason", "train_round"), found, strict=True)))
+
+
+def _compiled_round(*arguments, checkpoint=None, **options):
+    from tfprune.study import compiled
+
+    # without checkpoint: a round of what is small takes seconds, and is done again
+    return compiled.train_round(*arguments, **options)
 
 
 def _only(masked, layers):

@@ -1,0 +1,183 @@
+"""Into which pieces of work is a study cut, and how is each done in the process it comes to?"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from tfprune.study import work
+
+TRAINERS = ("auto", "fit", "compiled", "batched")
+CHUNK = 40  # trials that are batched in one piece: few enough that a crash costs little
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """Work that one process does at a time.
+
+    Args:
+        kind: "plan" (can they be batched?), "dense" or "ticket".
+        trials: The trials it is about.
+        batched: Whether they are trained together.
+        folder: The study's folder.
+        trainer: Name of the trainer.
+        devices: Devices that share each batch.
+        marks: Epochs of the dense network that strategies rewind to.
+        function: What does the work of a trial in place of tfprune's own; None for that.
+    """
+
+    kind: str
+    trials: tuple
+    batched: bool = False
+    folder: str = ""
+    trainer: str = "auto"
+    devices: int = 1
+    marks: tuple = ()
+    function: Callable | None = None
+
+    @property
+    def name(self):
+        """What marks it while it runs; no two pieces of a study share it."""
+        return f"{self.kind}-{self.trials[0].key}"
+
+
+def check_trainer(trainer):
+    """Returns the trainer's name, or says which there are.
+
+    Raises:
+        ValueError: Unknown trainer.
+    """
+    if trainer not in TRAINERS:
+        raise ValueError(f"Unknown trainer. Received: {trainer!r}. Expected one of {', '.join(map(repr, TRAINERS))}.")
+    return trainer
+
+
+def of_function(trials, function):
+    """Returns the pieces of a study whose trials a function of the user's runs.
+
+    Args:
+        trials: The trials to run.
+        function: Function `(trial) -> flat dict`.
+    """
+    return [Piece("ticket", (trial,), function=function) for trial in trials]
+
+
+def plans(trials, common):
+    """Returns the pieces that find out which trials can be batched: one for each kind of trial.
+
+    Args:
+        trials: The trials to run.
+        common: Dict of what all pieces of the study have in common: folder, trainer, devices.
+    """
+    if common["trainer"] not in ("auto", "batched"):
+        return []
+    return [Piece("plan", tuple(alike), **common) for alike in _by(trials, _kind)]
+
+
+def dense_trainings(trials, batched, common):
+    """Returns the pieces that train what trials share: the dense network of each `dense_key`.
+
+    Args:
+        trials: The trials to run.
+        batched: Keys of those that can be batched.
+        common: As for `plans`.
+    """
+    pieces, together = [], []
+    for alike in _by(trials, lambda trial: trial.dense_key):
+        marks = sorted({trial.epoch_to_keep for trial in alike} - {None})
+        if not marks and all(trial.key in batched for trial in alike):
+            together.append(alike[0])
+        else:
+            pieces.append(Piece("dense", alike[:1], marks=tuple(marks), **common))
+    return pieces + [Piece("dense", chunk, batched=True, **common) for chunk in _chunks(together, _kind)]
+
+
+def tickets(trials, batched, common):
+    """Returns the pieces that find the tickets; those that take longest come first.
+
+    Args:
+        trials: The trials to run, whose dense networks are kept.
+        batched: Keys of those that can be batched.
+        common: As for `plans`.
+    """
+    alone = sorted((trial for trial in trials if trial.key not in batched), key=lambda trial: -trial.num_rounds)
+    # one ratio a piece: networks of one size train side by side; the smallest train longest
+    together = sorted((trial for trial in trials if trial.key in batched), key=lambda trial: -trial.ratio)
+    chunks = _chunks(together, lambda trial: (_kind(trial), trial.ratio))
+    return [Piece("ticket", chunk, batched=True, **common) for chunk in chunks] + [
+        Piece("ticket", (t,), **common) for t in alone
+    ]
+
+
+def perform(piece):
+    """Does a piece of work and returns what comes of it; whatever goes wrong in a trial is its row.
+
+    Args:
+        piece: The `Piece`.
+
+    Returns:
+        Rows; for kind "plan" the reason why its trials cannot be batched, or None.
+    """
+    return {"plan": _plan, "dense": _dense, "ticket": _tickets}[piece.kind](piece)
+
+
+def failed(piece, error):
+    """Returns the rows of a piece that an error kept from being done.
+
+    Args:
+        piece: The `Piece`.
+        error: What happened.
+    """
+    return [work.finish(trial, error) for trial in piece.trials]
+
+
+def _plan(piece):
+    import importlib.util
+
+    if importlib.util.find_spec("tfprune.study.batched") is None:
+        return "not yet"
+    from tfprune.study import batched
+
+    return batched.why_not(piece.trials[0])
+
+
+def _dense(piece):
+    """The rows of the trials whose dense network could not be trained."""
+    if piece.batched:
+        from tfprune.study import batched
+
+        found = batched.run_dense(piece.trials, piece.folder)
+        return [work.finish(trial, error) for trial, error in found if error]
+    [trial] = piece.trials
+    row = work.row_of(
+        trial, lambda trial: work.run_dense(trial, piece.folder, piece.devices, piece.marks, piece.trainer) or {}
+    )
+    return [row] if row["status"] == "failed" else []
+
+
+def _tickets(piece):
+    if piece.batched:
+        from tfprune.study import batched
+
+        return [work.finish(trial, found) for trial, found in batched.run(piece.trials, piece.folder)]
+    [trial] = piece.trials
+    function = piece.function or functools.partial(
+        work.run_trial, folder=piece.folder, devices=piece.devices, trainer=piece.trainer
+    )
+    return [work.row_of(trial, function)]
+
+
+def _kind(trial):
+    """Trials of one kind share data and architecture."""
+    return dataclasses.replace(trial, strategy="one_shot", ratio=0, seed=0, rounds=None)
+
+
+def _by(trials, key):
+    """Returns the trials in tuples of the same key, in their order."""
+    found = {}
+    for trial in trials:
+        found.setdefault(key(trial), []).append(trial)
+    return [tuple(alike) for alike in found.values()]
+
+
+def _chunks(trials, key):
+    return [alike[start : start + CHUNK] for alike in _by(trials, key) for start in range(0, len(alike), CHUNK)]
