@@ -48,6 +48,8 @@ setup(
             "ruff>=0.9",
             "nbclient>=0.10",
             "ipykernel>=6",
+            # A study runs on a cluster of one, here.
+            "distributed>=2024.2",
             # TensorFlow 2.21 no longer brings it; the TensorBoard callback is tested beside ours.
             "tensorboard>=2.18",
             "pyarrow>=15",
@@ -63,6 +65,8 @@ setup(
         "verify": ["torchmetrics>=1.4", "netcal>=1.4", "pytorch-ood>=0.4", "laplace-torch>=0.3"],
         "tensorboard": ["tensorboard>=2.18"],
         "parquet": ["pyarrow>=15"],
+        "dask": ["distributed>=2024.2"],
+        "ray": ["ray>=2.30"],
         "hub": ["keras-hub>=0.18"],
         "notebooks": ["jupyterlab>=4"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],
