@@ -52,12 +52,18 @@ class ChannelMask(keras.layers.Layer):
     def _call_masked(self, *args, **kwargs):
         if not self.reads or not self.layer.built:
             return self.layer(*args, **kwargs)
-        masked = [(weight, self._masked(weight, axes)) for weight, axes in self._weights()]
-        with keras.StatelessScope(masked, collect_losses=True) as scope:
-            given = {id(weight): scope.get_current_value(weight) for weight, _ in masked}
+        values = [(weight, self._masked(weight, axes)) for weight, axes in self._weights()]
+        masked = {id(weight) for weight, _ in values}
+        # A scope hides the one around it (as of `stateless_call`), so what holds there is handed on.
+        values += [(weight, ops.convert_to_tensor(weight)) for weight in self._others(masked)]
+        with keras.StatelessScope(values, collect_losses=True) as scope:
+            given = {id(weight): scope.get_current_value(weight) for weight, _ in values}
             outputs = self.layer(*args, **kwargs)
         self._keep(scope, given)
         return outputs
+
+    def _others(self, masked):
+        return [weight for weight in self.layer.variables if id(weight) not in masked]
 
     def _weights(self):
         """`[(weight, {axis name: axis})]` of the weights that exist (a layer may have no bias)."""

@@ -8,7 +8,8 @@ import numbers
 
 import numpy as np
 
-from tfprune.pruning import criteria, selection, surgery
+from tfprune.pruning import criteria, schedules, selection, surgery
+from tfprune.pruning.ratios import check_ratio
 from tfprune.pruning.selection import Selection
 from tfprune.structure import roles
 from tfprune.structure.replay import value_of
@@ -24,10 +25,11 @@ def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, onl
         masked: A model from `tfprune.wrap`.
         ratio: Share of channels to remove in all, in [0, 1), or `{layer name: ratio}` for some layers (the others stay
             whole). The number removed is the nearest to ratio x channels; at least one channel of each layer is kept.
-        criterion: "l1" (default), "l2", "batchnorm_scale", "random", or a function `group -> one score a channel`,
-            larger = keep.
+        criterion: "l1" (default), "l2", "linf", "geometric_median", "lamp", "batchnorm_scale", "synflow", "random", an
+            object of `tfprune.pruning.criteria` that looks at data, as `criteria.Taylor(data)`, or a function `group ->
+            one score a channel`, larger = keep.
         scope: "layer" (default): the ratio holds in each layer. "global": one ranking over all layers, each layer's
-            scores divided by their mean.
+            scores divided by their mean unless the criterion's scores can be compared as they are.
         ignore: List of names of layers that stay whole. Default None.
         only: List of names of layers that are pruned, all others stay whole. Default None: all that can be.
         round_to: Number of channels kept is rounded up to a multiple of this. Default 1.
@@ -47,16 +49,21 @@ def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, onl
     criterion = criteria.get(criterion, seed)
     chosen = _choose_groups(graph, ratio, ignore, only)
     _check_round_to(round_to)
-    keep, scores = graph.kept(), np.full(graph.num_units, np.nan)
-    if scope == "layer":
-        for group, share in chosen:
-            keep = _prune_layer(graph, group, share, criterion, round_to, keep, scores)
-    elif scope == "global":
-        if isinstance(ratio, dict):
-            raise ValueError("scope='global' takes one ratio for all layers. Received: a dict. Use scope='layer'.")
-        keep = _prune_globally(graph, chosen, criterion, round_to, keep, scores)
-    else:
+    if scope not in ("layer", "global"):
         raise ValueError(f"Unknown scope {scope!r}. Expected 'layer' or 'global'.")
+    if scope == "global" and isinstance(ratio, dict):
+        raise ValueError("scope='global' takes one ratio for all layers. Received: a dict. Use scope='layer'.")
+    keep, scores = graph.kept(), np.full(graph.num_units, np.nan)
+    rounds = getattr(criterion, "rounds", 1)  # some look again after each of many small steps
+    for done in range(1, rounds + 1):
+        now = [(group, schedules.ratio_of_round(share, done, rounds)) for group, share in chosen]
+        scorer = criteria.look(criterion, masked, keep)
+        if scope == "layer":
+            for group, share in now:
+                keep = _prune_layer(graph, group, share, scorer, round_to, keep, scores)
+        else:
+            comparable = getattr(criterion, "comparable", False)
+            keep = _prune_globally(graph, now, scorer, comparable, round_to, keep, scores)
     masks = _masks(graph, keep)
     chosen = Selection(_masks(graph, keep), _masks(graph, scores), ratio, _name_of(criterion), seed)
     selection.remember(masked, chosen)
@@ -64,6 +71,7 @@ def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, onl
 
 
 def _name_of(criterion):
+    criterion = getattr(criterion, "func", criterion)  # functools.partial(criteria.l1, members="max")
     return getattr(criterion, "__name__", type(criterion).__name__.lower())
 
 
@@ -132,9 +140,9 @@ def _prune_layer(graph, group, ratio, criterion, round_to, keep, found):
     return _keep_best(graph, group, scores, count, keep)
 
 
-def _prune_globally(graph, chosen, criterion, round_to, keep, found):
+def _prune_globally(graph, chosen, criterion, comparable, round_to, keep, found):
     """One ranking over all groups; what `_needed` names stays whatever its score."""
-    scores = {group: _normalised(criterion, graph, group, keep) for group, _ in chosen}
+    scores = {group: _ranked(criterion, comparable, describe(graph, group, keep)) for group, _ in chosen}
     ranking = []
     for position, (group, _) in enumerate(chosen):
         found[group.units] = scores[group]
@@ -152,11 +160,10 @@ def _prune_globally(graph, chosen, criterion, round_to, keep, found):
     return keep
 
 
-def _normalised(criterion, graph, group, keep):
-    """Scores divided by the mean of the channels that are left, so that groups of different size can be compared."""
-    scores = criteria.score(criterion, describe(graph, group, keep))
-    mean = scores[keep[group.units]].mean()
-    return scores / mean if mean > 0 else scores
+def _ranked(criterion, comparable, group):
+    """Scores that can be compared between groups of different size and weights."""
+    scores = criteria.score(criterion, group)
+    return scores if comparable else criteria.relative(scores, group)
 
 
 def _keep_best(graph, group, scores, count, keep):
@@ -195,30 +202,32 @@ def _round_up(count, multiple):
 
 def describe(graph, group, keep):
     """What a criterion sees of a group: weights as they are now, without the inputs that are pruned."""
-    incoming, scales = [], []
-    for maker, units in group.makers.items():
-        name, axis = graph.maker_axes[maker]
-        for path, counted in roles.role_of(graph.layers[name]).makes.get(axis, {}).items():
-            if path in graph.axes(name):
-                incoming.append(_incoming(graph, name, path, counted, group, units, keep))
+    made = criteria.making(graph, group)
+
+    def rows(value):
+        return [_incoming(graph, *place, value(variable), group, units, keep) for *place, units, variable in made]
+
+    scales = []
     makers = {graph.maker_axes[maker][0] for maker in group.makers}
     for name in group.layers:
         if name not in makers and "gamma" in graph.axes(name):
             gamma, axes = roles.unwrap(graph.layers[name]).gamma, graph.axes(name)["gamma"]
             if axes[-1] is not None:
                 scales.append(_rows(np.abs(value_of(gamma)), len(axes) - 1, group, axes[-1]).sum(axis=1))
-    return criteria.ChannelGroup(group.name, group.layers, group.channels, incoming, scales)
+    kept = keep[group.units]
+    return criteria.ChannelGroup(
+        group.name, group.layers, group.channels, rows(value_of), scales, kept, group.units, rows
+    )
 
 
-def _incoming(graph, name, path, counted, group, units, keep):
+def _incoming(graph, name, path, counted, value, group, units, keep):
     """The weights that flow into each unit, zeros where they read a channel that is pruned."""
     axes, axis = graph.axes(name)[path], graph.axis_names(name)[path].index(counted)
-    value = value_of(roles.part(roles.unwrap(graph.layers[name]), path))
     for other, read in enumerate(axes):
         if other != axis and read is not None and not keep[read].all():
             # an infinite weight times zero is NaN: what is not finite shows in the scores, which are checked
             with np.errstate(invalid="ignore"):
-                value *= keep[read].reshape([-1 if index == other else 1 for index in range(value.ndim)])
+                value = value * keep[read].reshape([-1 if index == other else 1 for index in range(value.ndim)])
     return _rows(value, axis, group, axes[axis])
 
 
@@ -255,16 +264,6 @@ def _choose_groups(graph, ratio, ignore, only):
             f"Layers that can be pruned: {_names(graph)}."
         )
     return chosen
-
-
-def check_ratio(ratio):
-    """Returns the ratio, or says what is wrong with it."""
-    if isinstance(ratio, bool) or not isinstance(ratio, numbers.Real):
-        raise TypeError(f"ratio must be a number in [0, 1) or {{layer name: number}}. Received: ratio={ratio!r}.")
-    if not 0 <= ratio < 1:
-        hint = f" For {ratio:g} % of the channels pass ratio={ratio / 100:g}." if 1 < ratio < 100 else ""
-        raise ValueError(f"ratio must be in [0, 1). Received: ratio={ratio:g}.{hint}")
-    return float(ratio)
 
 
 def _ratios_by_group(graph, ratio):

@@ -4,7 +4,7 @@ The schedules of TensorFlow Model Optimization (`PolynomialDecay`, `ConstantSpar
 as they are; so is any function of one argument.
 """
 
-from tfprune.pruning.masks import check_ratio
+from tfprune.pruning.ratios import check_ratio
 
 
 def ratio_of_round(ratio, done, rounds):

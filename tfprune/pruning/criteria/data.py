@@ -1,0 +1,108 @@
+"""How does a criterion look at data: batch after batch, in memory that does not grow with their number?"""
+
+import itertools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfprune.pruning.criteria.group import check_members, combine
+from tfprune.pruning.criteria.network import Network
+from tfprune.pruning.criteria.weights import alive_in
+
+
+class Measured:
+    """A criterion that runs the model on data. Each subclass says in `step` what it measures on a batch.
+
+    What `step` gives is averaged over the samples; `finish` makes the score of a channel (or, in a list, of a weight
+    that makes channels) of the average. The model runs as in inference and is not changed; its loss is the one it is
+    compiled with.
+
+    Args:
+        data: What `fit` trains on: a `tf.data.Dataset` of `(x, y)` batches, or a pair of arrays `(x, y)`.
+        members: How the layers that make the same channels (or read them) are combined: "sum" (default), "mean" or
+            "max".
+        batches: The most batches to look at. Default None: all.
+    """
+
+    comparable = True  # scores of different layers are in the same unit, that of the loss
+    needs_loss = True
+
+    def __init__(self, data, members="sum", batches=None):
+        self.data, self.members, self.batches = _dataset(data), check_members(members), batches
+        if batches is None and self.data.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                f"{type(self).__name__} looks at all of its data, but this tf.data.Dataset never ends. Say how many "
+                "batches to look at, for example batches=10."
+            )
+        self._known = None
+
+    def measure(self, masked, keep):
+        """Looks at the data with some channels gone, and returns a function `group -> scores`.
+
+        Args:
+            masked: A model from `tfprune.wrap`.
+            keep: Bool array over the model's unit numbers, see `tfprune.structure.groups.ChannelGraph.kept`.
+        """
+        network = self._network(masked)
+        found = self.finish(network, self.look(network, tf.constant(keep, "float32")))
+        return lambda group: self.score(group, network, found)
+
+    def look(self, network, gates):
+        """The average of `step` over the samples; more than one pass where a criterion needs it."""
+        return self.average(network.step, gates)
+
+    def average(self, step, *given):
+        """The average over all samples of what `step(batch, *given)` gives for a batch."""
+        total, samples = None, 0
+        for batch in itertools.islice(self.data, self.batches):
+            size = int(tf.shape(tf.nest.flatten(batch)[0])[0])
+            found = [tf.cast(part, "float64") * size for part in step(batch, *given)]
+            total = found if total is None else [one + other for one, other in zip(total, found, strict=True)]
+            samples += size
+        if not samples:
+            raise ValueError(f"{type(self).__name__} needs data, but the data set gave no batch.")
+        return [part.numpy() / samples for part in total]
+
+    def step(self, network, batch, gates):
+        """List of tensors measured on a batch."""
+        raise NotImplementedError
+
+    def finish(self, network, found):
+        """From the averages: one array over all units, or one for each of `network.makers`. Default: the first."""
+        return found[0]
+
+    def score(self, group, network, found):
+        """One score a channel of a group; a channel that no weight flows into says nothing and scores 0."""
+        if isinstance(found, np.ndarray):
+            scores = found[group.units]
+        else:
+            scores = combine([row.sum(axis=1) for row in group.rows(network.lookup(found))], self.members)
+        return np.where(alive_in(group), scores, 0.0)
+
+    def _network(self, masked):
+        """The model with its compiled step, kept for the next time."""
+        if self._known is None or self._known.model is not masked:
+            if self.needs_loss and not getattr(masked, "compiled", False):
+                raise ValueError(
+                    f"{type(self).__name__} derives the loss that the model is trained with. Call compile on "
+                    f"'{masked.name}' first."
+                )
+            self._known = self.prepare(Network(masked))
+        return self._known
+
+    def prepare(self, network):
+        """Compiles what runs on each batch."""
+        network.step = tf.function(lambda *given: self.step(network, *given), reduce_retracing=True)
+        return network
+
+
+def _dataset(data):
+    if isinstance(data, tf.data.Dataset):
+        return data
+    if isinstance(data, tuple | list) and len(data) in (2, 3):
+        return tf.data.Dataset.from_tensor_slices(keras.tree.map_structure(np.asarray, tuple(data))).batch(32)
+    raise TypeError(
+        "data must be a tf.data.Dataset of (x, y) batches, or a pair of arrays (x, y). Received: "
+        f"{type(data).__name__}."
+    )

@@ -1,0 +1,119 @@
+"""Which channels carry the flow through a network that has not been trained, without any data?"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfprune.pruning import surgery
+from tfprune.pruning.criteria.group import check_members, combine
+from tfprune.pruning.criteria.network import Network
+from tfprune.pruning.criteria.weights import alive_in
+from tfprune.structure import roles
+from tfprune.structure.replay import config_of, rebuild_operation, replay, value_of
+
+_SQUASHING = (keras.layers.Softmax,)
+
+
+class SynFlow:
+    """Synaptic flow: weights times the derivative of what ones at the input become (Tanaka et al. 2020).
+
+    The network is made linear (absolute weights, activations left out, float64), so that a channel's score is the flow
+    from input to output that passes it, and every layer passes the same flow. Pruning in `rounds`, after each of which
+    the flow is found anew, keeps it from drying up in one layer. Needs no data, and no compiled model.
+
+    Args:
+        rounds: In how many steps `compute_masks` gets to its ratio, each removing the same share of what is left.
+            Default 100.
+        members: How the layers that make the same channels are combined: "sum" (default), "mean" or "max".
+
+    Example:
+        >>> masks = tfprune.compute_masks(masked, 0.9, criterion="synflow", scope="global")
+    """
+
+    comparable = True
+
+    def __init__(self, rounds=100, members="sum"):
+        if rounds < 1:
+            raise ValueError(f"rounds must be a positive integer. Received: rounds={rounds!r}.")
+        self.rounds, self.members = rounds, check_members(members)
+        self._known = None
+
+    def measure(self, masked, keep):
+        """Finds the flow with some channels gone, and returns a function `group -> scores`.
+
+        Args:
+            masked: A model from `tfprune.wrap`.
+            keep: Bool array over the model's unit numbers, see `tfprune.structure.groups.ChannelGraph.kept`.
+        """
+        if self._known is None or self._known[0].model is not masked:
+            self._known = (Network(masked), *_linear(masked))
+        network, pairs, flow = self._known
+        entries = surgery.kept_entries(network.graph, keep)
+        for old, new in pairs:
+            values = np.abs(value_of(old)) if "float" in old.dtype else value_of(old)
+            new.assign(values * entries[id(old)][1] if id(old) in entries else values)
+        derivatives = flow()
+        twins = {id(old): new for old, new in pairs}
+        passed = [value_of(twins[id(weight)]) * derivatives[id(twins[id(weight)])] for weight in network.makers]
+
+        def scores(group):
+            members = [row.sum(axis=1) for row in group.rows(network.lookup(passed))]
+            return np.where(alive_in(group), combine(members, self.members), 0.0)
+
+        return scores
+
+
+def _linear(masked):
+    """`(pairs of variables of the model and its linear twin, function that derives the flow by the twin's weights)`."""
+    graph = surgery.masked_graph(masked, "SynFlow")
+    gates = _gates(graph.trace)
+    linear, twins = replay(graph.trace, lambda op, _: _linear_twin(graph, gates, op), _linear_arguments, draw=False)
+    layers = [(roles.unwrap(op), twins[id(op)]) for op in graph.trace.operations]
+    pairs = [
+        pair
+        for old, new in layers
+        if isinstance(old, keras.Layer) and isinstance(new, keras.Layer) and new.variables
+        for pair in zip(old.variables, new.variables, strict=True)
+    ]
+    weights = [new for _, new in pairs if new.trainable]
+    ones = keras.tree.map_structure(_ones, graph.trace.inputs)
+
+    @tf.function
+    def flow():
+        with tf.GradientTape() as tape:
+            tape.watch([weight.value for weight in weights])
+            total = tf.add_n([tf.reduce_sum(tf.cast(y, "float64")) for y in keras.tree.flatten(linear(ones))])
+        return tape.gradient(total, [weight.value for weight in weights], unconnected_gradients="zero")
+
+    def derivatives():
+        found = zip(weights, flow(), strict=True)
+        return {id(weight): np.asarray(tf.convert_to_tensor(part)) for weight, part in found}
+
+    return pairs, derivatives
+
+
+def _linear_twin(graph, gates, op):
+    """The layer in float64, without its mask and its activation."""
+    layer, name = roles.unwrap(op), graph.trace.names[id(op)]
+    if isinstance(layer, _SQUASHING):
+        return keras.layers.Identity(name=name, dtype="float64")
+    if not isinstance(layer, keras.Layer):
+        return layer
+    config = {**config_of(layer, name), "dtype": "float64"}
+    if "activation" in config and id(op) not in gates:
+        config["activation"] = "linear"
+    return rebuild_operation(layer, config)
+
+
+def _linear_arguments(call):
+    return (call.args[:1], {}) if isinstance(call.op, _SQUASHING) else (call.args, call.kwargs)  # no mask
+
+
+def _gates(traced):
+    """Layers that another is multiplied by: without its sigmoid, a gate would square what flows."""
+    multiplied = {id(t) for call in traced.calls if type(call.op).__name__ == "Multiply" for t in call.input_tensors}
+    return {id(call.op) for call in traced.calls if multiplied & {id(tensor) for tensor in call.output_tensors}}
+
+
+def _ones(tensor):
+    return tf.ones([1, *(size or 16 for size in tensor.shape[1:])], "float64" if "float" in tensor.dtype else "int32")
