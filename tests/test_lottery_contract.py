@@ -316,7 +316,7 @@ def test_random_control_with_other_counts_is_noticed(monkeypatch):
     def uneven(graph, group, scores, count, keep):
         return original(graph, group, scores, count - (not scores.any()), keep)
 
-    monkeypatch.setattr(criteria, "Random", Uneven)
+    monkeypatch.setitem(criteria.CRITERIA, "random", Uneven)
     monkeypatch.setattr(masks, "_keep_best", uneven)
     with pytest.raises(ContractError, match="2 channels of layer 'second' are kept in round 1, but 3 were asked for"):
         fit(LotteryTicket(0.5, criterion="random"))

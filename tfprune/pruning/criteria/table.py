@@ -35,7 +35,9 @@ def get(criterion, seed=None):
     """
     if isinstance(criterion, str) and criterion in CRITERIA:
         found = CRITERIA[criterion]
-        return Random(seed) if found is Random else found() if isinstance(found, type) else found
+        if criterion == "random":
+            return found(seed)
+        return found() if isinstance(found, type) else found
     if isinstance(criterion, type):
         raise TypeError(f"A criterion must be an object. Received: the class {criterion.__name__}. Make one of it.")
     if hasattr(criterion, "measure") or callable(criterion):
