@@ -1,0 +1,245 @@
+"""How are several networks of one structure trained at once, each to its own stop?
+
+A slot is one compiled program with a fixed number of seats. Every seat holds the weights of one network, and one step
+trains them all: the step of a single network, vectorised over the seats. When a network's round is over it leaves its
+seat, and the next one that waits takes it. The numbers of a network depend neither on its seat nor on who sits beside
+it, for the program is always the same.
+"""
+
+import collections
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfprune.study.compiled import Trained
+from tfprune.study.order import batch_order
+
+SEATS = 8
+CHUNK = 256  # epochs after which the program comes back at the latest
+
+
+@dataclasses.dataclass(eq=False)
+class Member:
+    """A network in training.
+
+    Args:
+        values: Arrays of its trainable variables, its other variables and its optimizer's, as `Slot.names` lists them.
+        allow: For each trainable variable an array of ones, and zeros where a channel is pruned.
+        seed: The trial's seed, for the order of the batches.
+        round_number: Number of the round, for the same.
+        epochs: Most epochs.
+        patience: Epochs without a lower validation loss that end the round; `epochs` or more for none.
+        pauses: Epochs after which it leaves its seat with its round unfinished. Default: none.
+        owner: Whatever belongs to it.
+    """
+
+    values: list
+    allow: list
+    seed: int
+    round_number: int
+    epochs: int
+    patience: int
+    owner: object = None
+    epoch: int = 0
+    best_epoch: int = 0
+    best: float = math.inf
+    best_values: list = None
+    losses: list = dataclasses.field(default_factory=list)
+
+    @property
+    def is_over(self):
+        """Whether the round has ended."""
+        failed = bool(self.losses) and not math.isfinite(self.losses[-1][1])
+        return self.epoch >= self.epochs or self.epoch - self.best_epoch >= self.patience or failed
+
+    @property
+    def trained(self):
+        """How the round went, as a `Trained`."""
+        return Trained(self.epoch, self.best_epoch, self.best, *map(tuple, zip(*self.losses, strict=True)))
+
+
+class Slot:
+    """Trains networks of one structure, eight at a time.
+
+    Args:
+        model: A compiled, plain Keras model of that structure; its own weights do not matter.
+        data: A `tfprune.datasets.Dataset`.
+        batch_size: Examples in a step; 0 for the whole set.
+
+    Example:
+        >>> slot = Slot(model, data, batch_size=0)
+        >>> slot.waiting.append(member)
+        >>> while slot.is_busy:
+        ...     for member in slot.run():
+        ...         print(member.trained.best_epoch)
+    """
+
+    def __init__(self, model, data, batch_size):
+        self.model, self.batch_size = model, batch_size
+        self.optimizer = stateless(model.optimizer)
+        self.optimizer.build(model.trainable_variables)
+        self.parts = [model.trainable_variables, model.non_trainable_variables, self.optimizer.variables]
+        self.split = tuple(keras.tree.map_structure(tf.convert_to_tensor, (data.train, data.validation)))
+        self.size = keras.tree.flatten(data.train)[0].shape[0]
+        self.waiting, self.seats = collections.deque(), [None] * SEATS
+        shapes = [(SEATS, *variable.shape) for part in self.parts for variable in part]
+        types = [keras.backend.standardize_dtype(variable.dtype) for part in self.parts for variable in part]
+        empty = [np.zeros(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]
+        self._values, self._best = empty, [array.copy() for array in empty]
+        self._allow = [np.ones((SEATS, *variable.shape), "float32") for variable in self.parts[0]]
+        self._program = tf.function(self._epochs, jit_compile=True)
+
+    @property
+    def is_busy(self):
+        """Whether a network waits or sits in a seat."""
+        return bool(self.waiting) or any(self.seats)
+
+    @property
+    def num_members(self):
+        """How many wait or sit in a seat."""
+        return len(self.waiting) + sum(member is not None for member in self.seats)
+
+    def run(self):
+        """Trains until at least one network's round is over; returns those, which have left their seats."""
+        self._seat()
+        while True:
+            self._train()
+            over = [member for member in self.seats if member is not None and member.is_over]
+            if over:
+                self.seats = [None if member in over else member for member in self.seats]
+                return over
+
+    def _seat(self):
+        for place, member in enumerate(self.seats):
+            if member is None and self.waiting:
+                self.seats[place] = new = self.waiting.popleft()
+                for arrays, own in ((self._values, new.values), (self._allow, new.allow)):
+                    for array, value in zip(arrays, own, strict=True):
+                        array[place] = value
+                for array, value in zip(self._best, new.best_values or new.values, strict=True):
+                    array[place] = value
+
+    def _train(self):
+        numbers = np.array([self._numbers(member) for member in self.seats], "int32").T
+        best = np.array([member.best if member else math.inf for member in self.seats], "float32")
+        out = self._program(self.split, self._values, self._best, self._allow, numbers, best, self._orders())
+        values, kept, epoch, best_epoch, best, losses = tf.nest.map_structure(lambda tensor: np.array(tensor), out)
+        self._values, self._best = values, kept
+        for place, member in enumerate(self.seats):
+            if member is not None:
+                member.losses.extend(map(tuple, losses[: epoch[place] - member.epoch, :, place].tolist()))
+                member.epoch, member.best_epoch = int(epoch[place]), int(best_epoch[place])
+                member.best = float(best[place])
+                if member.is_over:
+                    member.values = [array[place].copy() for array in values]
+                    member.best_values = [array[place].copy() for array in kept]
+
+    def _numbers(self, member):
+        # an empty seat computes along and is never looked at
+        return (member.epoch, member.best_epoch, member.epochs, member.patience) if member else (0, 0, 0, 0)
+
+    def _orders(self):
+        """The order of the examples in the next epochs of each seat, `(epochs, seats, examples)`."""
+        if not self.batch_size:
+            return np.zeros((0, SEATS, 0), "int32")
+        chunk = self._chunk
+        orders = np.zeros((chunk, SEATS, self.size), "int32")
+        for place, member in enumerate(self.seats):
+            for epoch in range(chunk if member else 0):
+                key = member.seed, member.round_number, member.epoch + epoch
+                orders[epoch, place] = batch_order(*key, self.size)
+        return orders
+
+    @property
+    def _chunk(self):
+        """Fewer epochs at a time where batches have an order: those not needed are drawn in vain."""
+        return 32 if self.batch_size else CHUNK
+
+    # The program ----------------------------------------------------------------------------------------------------
+
+    def _epochs(self, split, values, best_values, allow, numbers, best, orders):
+        (train, validation), (epoch, best_epoch, most, patience) = split, tf.unstack(numbers)
+        losses = tf.TensorArray("float32", self._chunk, element_shape=(2, SEATS))
+        seated, count, finite = most > 0, tf.constant(0), tf.fill([SEATS], True)
+        while count < self._chunk and tf.reduce_all(
+            ~seated | ((epoch < most) & (epoch - best_epoch < patience) & finite)
+        ):
+            values, loss = self._train_epoch(train, values, allow, orders, count)
+            val_loss = self._over_seats(lambda own: self._loss(own, *validation, False)[0], values)
+            losses = losses.write(count, tf.stack([loss, val_loss]))
+            count, epoch, finite = count + 1, epoch + 1, tf.math.is_finite(val_loss)
+            better = (val_loss < best) | (finite & (best_epoch == 0))
+            best, best_epoch = tf.where(better, val_loss, best), tf.where(better, epoch, best_epoch)
+            best_values = [
+                tf.where(tf.reshape(better, [SEATS] + [1] * (len(new.shape) - 1)), new, old)
+                for new, old in zip(values, best_values, strict=True)
+            ]
+        return values, best_values, epoch, best_epoch, best, losses.stack()
+
+    def _train_epoch(self, train, values, allow, orders, count):
+        """One epoch of all seats; the mean of the batches' losses is weighted by their sizes, as Keras does."""
+        if not self.batch_size:
+            return self._over_seats(lambda own, may: self._step(own, may, *train), values, allow)
+        order, total, size = orders[count], tf.zeros([SEATS]), self.batch_size
+        whole = self.size // size * size
+        for start in tf.range(0, whole, size):
+            at = tf.slice(order, [0, start], [SEATS, size])
+            values, loss = self._batch(train, values, allow, at)
+            total += loss * size
+        if whole < self.size:
+            values, loss = self._batch(train, values, allow, order[:, whole:])
+            total += loss * (self.size - whole)
+        return values, total / self.size
+
+    def _batch(self, train, values, allow, at):
+        def step(own, may, places):
+            return self._step(own, may, *keras.tree.map_structure(lambda tensor: tf.gather(tensor, places), train))
+
+        return self._over_seats(step, values, allow, at)
+
+    def _over_seats(self, function, *stacked):
+        return tf.vectorized_map(lambda own: function(*own), stacked)
+
+    def _step(self, values, allow, x, y):
+        """A network's values after one step, and its loss before it."""
+        trainable, others, state = self._split(values)
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            loss, others = self._loss([*trainable, *others], x, y, True)
+        gradients = tape.gradient(loss, trainable, unconnected_gradients="zero")
+        # what is pruned is zero, and without a gradient it stays so
+        gradients = [gradient * may for gradient, may in zip(gradients, allow, strict=True)]
+        trainable, state = self.optimizer.stateless_apply(state, gradients, trainable)
+        return [tf.convert_to_tensor(value) for value in (*trainable, *others, *state)], loss
+
+    def _loss(self, values, x, y, training):
+        """A network's loss with its regularizers, and its other variables afterwards."""
+        trainable, others, _ = self._split(values)
+        held = [*zip(self.parts[0], trainable, strict=True), *zip(self.parts[1], others, strict=True)]
+        with keras.StatelessScope(held, collect_losses=True) as scope:
+            y_pred = self.model(x, training=training)
+            loss = self.model.compute_loss(x=x, y=y, y_pred=y_pred, training=training)
+        return tf.cast(loss, "float32"), [scope.get_current_value(variable) for variable in self.parts[1]]
+
+    def _split(self, values):
+        first = len(self.parts[0])
+        second = first + len(self.parts[1])
+        return list(values[:first]), list(values[first:second]), list(values[second:])
+
+
+def stateless(optimizer):
+    """A new optimizer of the same kind that works on values instead of variables.
+
+    On TensorFlow, Keras' optimizers write to variables through tf.distribute. These methods are those that all other
+    backends use.
+    """
+    base = vars(next(cls for cls in type(optimizer).__mro__ if cls.__name__ == "BaseOptimizer"))
+    plain = ("assign", "assign_add", "assign_sub", "stateless_apply", "_apply_weight_decay", "_backend_update_step")
+    kind = type(type(optimizer).__name__, (type(optimizer),), {name: base[name] for name in (*plain, "_var_key")})
+    config = optimizer.get_config()
+    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        config["learning_rate"] = optimizer._learning_rate
+    return kind(**config)
