@@ -77,7 +77,7 @@ class Slot:
         ...         print(member.trained.best_epoch)
     """
 
-    def __init__(self, model, data, batch_size):
+    def __init__(self, model, data, batch_size, noisy=False):
         self.model, self.batch_size = model, batch_size
         self.optimizer = stateless(model.optimizer)
         self.optimizer.build(model.trainable_variables)
@@ -90,7 +90,7 @@ class Slot:
         empty = [np.zeros(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]
         self._values, self._best = empty, [array.copy() for array in empty]
         self._allow = [np.ones((SEATS, *variable.shape), "float32") for variable in self.parts[0]]
-        self._program = tf.function(self._epochs, jit_compile=True)
+        self._program = tf.function(self._epochs, jit_compile=not noisy)
 
     @property
     def is_busy(self):
@@ -201,7 +201,7 @@ class Slot:
         return self._over_seats(step, values, allow, at)
 
     def _over_seats(self, function, *stacked):
-        return tf.vectorized_map(lambda own: function(*own), stacked)
+        return tf.vectorized_map(lambda own: function(*own), stacked, warn=False)
 
     def _step(self, values, allow, x, y):
         """A network's values after one step, and its loss before it."""
