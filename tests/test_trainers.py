@@ -9,7 +9,9 @@ import pytest
 from keras import layers
 
 import tfprune
-from tfprune.study import compiled
+from tfprune.callbacks.change import clear
+from tfprune.pruning import surgery
+from tfprune.study import compiled, kept, sizes, slots
 from tfprune.study.order import batch_order
 from tfprune.study.trial import Recipe
 
@@ -26,6 +28,8 @@ RECIPE = Recipe(epochs=15, patience=4)
 
 def network(kind="plain"):
     hidden = layers.Dense(10, kernel_regularizer=keras.regularizers.L2(0.01), name="hidden")
+    # no bias before the normalisation: its gradient is nothing but rounding, which Adam makes as large as any other
+    hidden.use_bias = kind != "norm"
     middle = {"plain": [], "norm": [layers.BatchNormalization()], "dropout": [layers.Dropout(0.3, seed=5)]}[kind]
     return keras.Sequential([keras.Input((3,)), hidden, *middle, layers.ReLU(), layers.Dense(2, name="logits")])
 
@@ -125,6 +129,28 @@ def test_weights_after_an_epoch_can_be_seen_and_change_nothing():
         np.testing.assert_array_equal(ours, theirs)
 
 
+class Killed(Exception):
+    pass
+
+
+def test_round_goes_on_from_its_checkpoint_as_if_nothing_had_happened(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "_FIRST_EPOCHS", 3)
+    recipe = dataclasses.replace(RECIPE, batch_size=16, patience=15)
+    straight, killed, resumed = (masked_model("dropout") for _ in range(3))
+    found = compiled.train_round(straight, DATA, recipe, 0, 1, keep_optimizer=True)
+
+    def kill():
+        raise Killed
+
+    checkpoints = [kept.Checkpoint(tmp_path / "progress.npz", {}, seconds=0) for _ in range(2)]
+    with pytest.raises(Killed):
+        compiled.train_round(killed, DATA, recipe, 0, 1, True, after_epoch={8: kill}, checkpoint=checkpoints[0])
+    assert checkpoints[1].load()[0]["progress"][0] in (3, 6)
+    assert found == compiled.train_round(resumed, DATA, recipe, 0, 1, True, checkpoint=checkpoints[1])
+    for ours, theirs in zip(resumed.weights, straight.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_loss_that_is_not_finite_is_an_error():
     x, y = DATA.train
     broken = types.SimpleNamespace(train=(x * np.nan, y), validation=DATA.validation)
@@ -146,3 +172,63 @@ def test_compiled_says_what_only_fit_can_train(monkeypatch):
     assert "use_ema" in compiled.why_not(masked_model(optimizer=keras.optimizers.SGD(0.1, use_ema=True)), DATA)
     monkeypatch.setattr(compiled, "MOST_BYTES", 1000)
     assert "the data take" in compiled.why_not(masked, DATA)
+
+
+# Slots --------------------------------------------------------------------------------------------------------------
+
+
+def seated(masked, recipe, seed, number):
+    """The masked model as a member of a slot of its size: `(size, kept units, member)`."""
+    clear(masked, "here")
+    graph = surgery.masked_graph(masked, "test")
+    keep = graph.kept()
+    size = sizes.Size(masked, sizes.counts_of(graph, keep, sizes.may_shrink(masked)))
+    return size, keep, slots.Member(*size.take(keep), seed, number, recipe.epochs, recipe.patience)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_network_in_a_slot_agrees_with_the_compiled_round(setting):
+    kind, name, batch_size = SETTINGS[setting]
+    recipe = dataclasses.replace(RECIPE, batch_size=batch_size)
+    alone, masked = (masked_model(kind, optimizer(name), ratio=0.4) for _ in range(2))
+    clear(alone, "here")
+    expected = compiled.train_round(alone, DATA, recipe, 3, 1, keep_optimizer=True)
+    size, keep, member = seated(masked, recipe, 3, 1)
+    assert size.counts == ((10,) if kind == "dropout" else (7,))  # of 10 channels, 6 of them kept
+    slot = slots.Slot(size.model, DATA, batch_size)
+    slot.waiting.append(member)
+    assert slot.run() == [member]
+    assert not slot.is_busy
+    size.give(member.best_values, keep)
+    found = member.trained
+    assert (found.epochs, found.best_epoch) == (expected.epochs, expected.best_epoch)
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-4)
+    np.testing.assert_allclose(found.val_loss, expected.val_loss, rtol=1e-4)
+    ours_and_theirs = ([*m.trainable_weights, *m.optimizer.variables] for m in (masked, alone))
+    both = zip(*ours_and_theirs, strict=True)
+    for ours, theirs in both:
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, err_msg=ours.path)
+
+
+def test_numbers_depend_neither_on_the_seat_nor_on_the_neighbours():
+    recipe = dataclasses.replace(RECIPE, batch_size=16)
+    size, _, member = seated(masked_model(ratio=0.4), recipe, 3, 1)
+    slot = slots.Slot(size.model, DATA, 16)
+
+    def train(seeds):
+        """Members of these seeds in this order, with other weights for other seeds."""
+        values = {
+            seed: [v * (1 + 0.1 * (seed - 3)) if v.dtype == "float32" else v for v in member.values] for seed in seeds
+        }
+        members = {seed: slots.Member(values[seed], member.allow, seed, 1, 15, 2 + seed) for seed in seeds}
+        slot.waiting.extend(members.values())
+        while slot.is_busy:
+            slot.run()
+        return members[3]
+
+    alone = train([3])
+    for seeds in ([5, 3, 4], [9, 8, 7, 6, 5, 4, 2, 3], [*range(4, 14), 3]):  # the last waits until a seat is free
+        other = train(seeds)
+        assert other.losses == alone.losses
+        for ours, theirs in zip(other.best_values, alone.best_values, strict=True):
+            np.testing.assert_array_equal(ours, theirs)

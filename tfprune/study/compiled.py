@@ -9,6 +9,7 @@ weights up to rounding.
 import dataclasses
 import logging
 import math
+import time
 import weakref
 
 import keras
@@ -16,12 +17,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfprune.pruning import rewind
+from tfprune.structure.replay import value_of
+from tfprune.study import kept, state
 from tfprune.study.order import batch_order
 
 # Each trial compiles a loop of its own, as it must for a model of its own; TensorFlow takes that for a mistake.
 logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
 
 MOST_BYTES = 2**30  # of data that is kept in memory a second time, as tensors
+_FIRST_EPOCHS = 64  # before the loop comes back to see whether a checkpoint is due
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +86,17 @@ def why_not_model(model):
     return None
 
 
-def train_round(model, data, recipe, seed, round_number, keep_optimizer=False, early_stop=True, after_epoch=None):
+def train_round(
+    model,
+    data,
+    recipe,
+    seed,
+    round_number,
+    keep_optimizer=False,
+    early_stop=True,
+    after_epoch=None,
+    checkpoint=None,
+):
     """Trains a model to the end of a round and gives it its best weights, as `fit` and `LotteryTicket` do.
 
     A round ends when the validation loss has not fallen for `recipe.patience` epochs, or after `recipe.epochs`. Batches
@@ -97,7 +111,8 @@ def train_round(model, data, recipe, seed, round_number, keep_optimizer=False, e
         keep_optimizer: Whether the optimizer's state belongs to the best weights: where the next round goes on from it.
         early_stop: False trains all of `recipe.epochs`; the best weights are given back all the same.
         after_epoch: `{epoch, from 1: function()}`, called while the model is as it was after that epoch, if the round
-            gets so far. Default None.
+            gets so far. A round that goes on from its checkpoint does not call again what was called before it.
+        checkpoint: A `kept.Checkpoint`; None (default) keeps nothing.
 
     Returns:
         A `Trained`.
@@ -111,17 +126,41 @@ def train_round(model, data, recipe, seed, round_number, keep_optimizer=False, e
     """
     loop = _loop_of(model, recipe.batch_size, keep_optimizer)
     patience = max(recipe.patience, 1) if early_stop else recipe.epochs
-    calls, state, losses = dict(after_epoch or {}), (0, 0, math.inf), []
-    while True:
-        pause = min([epoch for epoch in calls if state[0] < epoch < recipe.epochs], default=recipe.epochs)
-        *state, history = loop.run(data, (seed, round_number), state, pause, patience)
+    checkpoint, calls, stride = checkpoint or kept.Checkpoint(), after_epoch or {}, _FIRST_EPOCHS
+    progress, losses = _resume(loop, model, checkpoint)
+    while progress[0] < recipe.epochs and progress[0] - progress[1] < patience:
+        stops = [recipe.epochs, *calls, *([progress[0] + stride] if checkpoint.path else [])]
+        until = min(epoch for epoch in stops if progress[0] < epoch <= recipe.epochs)
+        begun = time.monotonic()
+        *progress, history = loop.run(data, (seed, round_number), progress, until, patience)
+        stride *= 2 if time.monotonic() - begun < checkpoint.seconds / 8 else 1
         losses.extend(history.tolist())
         _check_finite(losses)
-        calls.get(state[0], lambda: None)()
-        if state[0] >= recipe.epochs or state[0] - state[1] >= patience:
-            break
+        calls.get(progress[0], lambda: None)()
+        if checkpoint.due():
+            _save(loop, model, checkpoint, progress, losses)
     loop.restore()
-    return Trained(*state, *map(tuple, zip(*losses, strict=True)))
+    return Trained(*progress, *map(tuple, zip(*losses, strict=True)))
+
+
+def _save(loop, model, checkpoint, progress, losses):
+    arrays = kept.numbered("now", state.read(model))
+    arrays |= kept.numbered("random", map(value_of, state.generators(model)))
+    arrays |= kept.numbered("best", map(value_of, loop.best))
+    checkpoint.save({"progress": list(progress), "losses": losses}, arrays)
+
+
+def _resume(loop, model, checkpoint):
+    """Progress and losses so far; where there is a checkpoint, the model goes on as it was then."""
+    found = checkpoint.load()
+    if found is None:
+        return [0, 0, math.inf], []
+    about, arrays = found
+    state.write(model, kept.listed("now", arrays))
+    held = [*state.generators(model), *loop.best], [*kept.listed("random", arrays), *kept.listed("best", arrays)]
+    for variable, value in zip(*held, strict=True):
+        variable.assign(value)
+    return about["progress"], about["losses"]
 
 
 def _check_finite(losses):
@@ -152,14 +191,14 @@ class _Loop:
 
     def __init__(self, model, batch_size, keep_optimizer):
         self._model, self.batch_size = weakref.ref(model), batch_size
-        state = rewind.optimizer_variables(model)  # also builds the optimizer
-        self.kept = rewind.weights_of(model) + (state if keep_optimizer else [])
+        slots = rewind.optimizer_variables(model)  # also builds the optimizer
+        self.kept = rewind.weights_of(model) + (slots if keep_optimizer else [])
         self.best = [keras.Variable(keras.ops.copy(v), dtype=v.dtype, trainable=False) for v in self.kept]
         self.compiled = tf.function(self._epochs)
 
-    def run(self, data, key, state, until, patience):
-        """Trains from an epoch to another, or until the patience ends; returns the new state and the losses."""
-        epoch, best_epoch, best = state
+    def run(self, data, key, progress, until, patience):
+        """Trains from an epoch to another, or until the patience ends; returns the new progress and the losses."""
+        epoch, best_epoch, best = progress
         tensors = (keras.tree.map_structure(tf.convert_to_tensor, split) for split in (data.train, data.validation))
         numbers = (tf.constant(number, "int32") for number in (*key, epoch, best_epoch, until, patience))
         *ended, history = self.compiled(*tensors, *numbers, tf.constant(best, "float32"))

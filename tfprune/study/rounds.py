@@ -29,6 +29,38 @@ class Dense:
     trainer: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training that has to be done next; the model holds what it starts from.
+
+    Args:
+        number: Number of the round, 0 for the dense network.
+        recipe: The `Recipe` of this round.
+        options: What else `train_round` is told.
+    """
+
+    number: int
+    recipe: object
+    options: dict
+
+
+def carry_out(steps, setup):
+    """Runs `dense_steps` or `ticket_steps` to their end with the trial's own trainer; returns what they return.
+
+    Args:
+        steps: Generator of `Training`, which is sent how each went.
+        setup: The trial's `work.Setup`.
+    """
+    trained = None
+    while True:
+        try:
+            wanted = steps.send(trained)
+        except StopIteration as end:
+            return end.value
+        fixed = setup.masked, setup.data, wanted.recipe, setup.trial.seed, wanted.number
+        trained = setup.trainer.train_round(*fixed, **wanted.options)
+
+
 def train_dense(setup, shelf, marks=()):
     """Returns the trained dense network of a trial, from the shelf where it is kept; the model is as before.
 
@@ -40,15 +72,20 @@ def train_dense(setup, shelf, marks=()):
     Raises:
         FloatingPointError: A loss became NaN or infinite.
     """
+    return carry_out(dense_steps(setup, shelf, marks), setup)
+
+
+def dense_steps(setup, shelf, marks=()):
+    """As `train_dense`, but yields each `Training` instead of doing it."""
     start = state.read(setup.masked)
     dense = _known(shelf, setup.trial.dense_key)
     if dense is None:
-        dense = _train(setup, shelf, marks)
+        dense = yield from _train(setup, shelf, marks)
     for epoch in marks:
         if epoch <= dense.epochs and shelf.load(_mark(setup.trial.dense_key, epoch)) is None:
             state.write(setup.masked, start)
             recipe = dataclasses.replace(setup.trial.recipe, epochs=epoch)
-            _run(setup, recipe, _savers(setup, shelf, [epoch]), early_stop=False)
+            yield _dense_training(setup, recipe, _savers(setup, shelf, [epoch]), early_stop=False)
     state.write(setup.masked, start)
     return dense
 
@@ -78,6 +115,11 @@ def train_rounds(setup, dense, dense_shelf, shelf, glance):
     Returns:
         `(ticket, glances)`: the `LotteryTicket`, and what was seen after each round from 1 to the last but one.
     """
+    return carry_out(ticket_steps(setup, dense, dense_shelf, shelf, glance), setup)
+
+
+def ticket_steps(setup, dense, dense_shelf, shelf, glance):
+    """As `train_rounds`, but yields each `Training` instead of doing it."""
     trial, masked = setup.trial, setup.masked
     ticket = controls.StudyTicket(trial, setup.only)
     ticket.set_model(masked)
@@ -90,7 +132,8 @@ def train_rounds(setup, dense, dense_shelf, shelf, glance):
     glances = _go_on(setup, ticket, shelf)
     for number in range(len(ticket.history), ticket.rounds + 1):
         ticket.prune_and_rewind(masked, number)
-        _train_round(setup, ticket, dense, shelf, number)
+        trained = yield _training(setup, ticket, dense, shelf, number)
+        ticket.record(number, trained, masks.get_masks(masked))
         if number < ticket.rounds:
             glances.append(glance())
         _keep_round(setup, ticket, shelf, glances)
@@ -119,7 +162,7 @@ def _known(shelf, key):
 def _train(setup, shelf, marks):
     key, start = setup.trial.dense_key, kept.numbered("start", state.read(setup.masked))
     checkpoint = shelf.checkpoint(_progress(key, 0))
-    trained = _run(setup, setup.trial.recipe, _savers(setup, shelf, marks), checkpoint=checkpoint)
+    trained = yield _dense_training(setup, setup.trial.recipe, _savers(setup, shelf, marks), checkpoint=checkpoint)
     about = {**dataclasses.asdict(trained), "trainer": setup.trainer.name}
     values = state.read(setup.masked)
     shelf.save(f"{key}.npz", about, {**start, **kept.numbered("best", values)})
@@ -127,11 +170,11 @@ def _train(setup, shelf, marks):
     return Dense(**about, values=values)
 
 
-def _run(setup, recipe, after_epoch, **options):
+def _dense_training(setup, recipe, after_epoch, **options):
     state.reseed(setup.masked, setup.trial.seed, 0)
     # the optimizer's state at the best epoch belongs to what is kept: strategies that do not rewind go on from it
     options |= {"keep_optimizer": True, "after_epoch": after_epoch}
-    return setup.trainer.train_round(setup.masked, setup.data, recipe, setup.trial.seed, 0, **options)
+    return Training(0, recipe, options)
 
 
 def _savers(setup, shelf, marks):
@@ -164,21 +207,16 @@ def _state_to_rewind_to(epoch, dense, shelf, trial):
     return state_after(shelf, trial.dense_key, epoch)
 
 
-def _train_round(setup, ticket, dense, shelf, number):
+def _training(setup, ticket, dense, shelf, number):
     trial, masked = setup.trial, setup.masked
     recipe = controls.budget(ticket.strategy, trial.recipe, dense.epochs, masked, setup.dense_cost["multiply_adds"])
     state.reseed(masked, trial.seed, number)
-    trained = setup.trainer.train_round(
-        masked,
-        setup.data,
-        recipe,
-        trial.seed,
-        number,
-        keep_optimizer=ticket.rewind is None,
-        early_stop=ticket.strategy.budget == "patience",
-        checkpoint=shelf.checkpoint(_progress(trial.key, number)),
-    )
-    ticket.record(number, trained, masks.get_masks(masked))
+    options = {
+        "keep_optimizer": ticket.rewind is None,
+        "early_stop": ticket.strategy.budget == "patience",
+        "checkpoint": shelf.checkpoint(_progress(trial.key, number)),
+    }
+    return Training(number, recipe, options)
 
 
 def _keep_round(setup, ticket, shelf, glances):

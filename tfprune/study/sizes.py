@@ -9,7 +9,7 @@ import math
 import keras
 import numpy as np
 
-from tfprune.pruning import compaction, rewind, surgery
+from tfprune.pruning import rewind, surgery
 from tfprune.structure.replay import value_of
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)  # of each group's channels; the dense size is always there
@@ -17,6 +17,7 @@ SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)  # of each group's channels; the dense size i
 # Optimizers that do the same to every entry of a weight, wherever it stands. A norm does not notice zeros that are
 # left out; means do (Adafactor), and so do products of whole matrices (Muon).
 _ENTRYWISE = {"SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Lion", "Lamb"}
+_SUMS = keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2
 _DRAWS = keras.layers.Dropout, keras.layers.GaussianNoise, keras.layers.GaussianDropout, keras.layers.AlphaDropout
 
 
@@ -36,15 +37,23 @@ def counts_of(graph, keep, may_shrink=True):
     return tuple(channels for _, channels in kept)
 
 
+def is_noisy(model):
+    """Whether a layer draws random numbers in training."""
+    return any(isinstance(layer, _DRAWS) for layer in model.layers)
+
+
 def may_shrink(masked):
     """Whether training without what is pruned gives exactly what training with it gives.
 
     Args:
         masked: A compiled model from `tfprune.wrap`.
     """
-    noisy = any(isinstance(layer, _DRAWS) for layer in masked.layers)  # noise is drawn for all channels at once
+    noisy = is_noisy(masked)  # noise is drawn for all channels at once
     regularizers = (getattr(weight, "regularizer", None) for weight in masked.trainable_variables)
-    plain = all(r is None or type(r) in (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2) for r in regularizers)
+    plain = all(
+        r is None or type(r) in (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+        for r in regularizers
+    )
     return type(masked.optimizer).__name__ in _ENTRYWISE and not noisy and plain
 
 
@@ -137,5 +146,7 @@ def _cut(value, entries):
     """The entries of an array, which lie on a grid, as a smaller array."""
     if entries is None:
         return value
-    sizes = [int(entries.any(axis=tuple(i for i in range(entries.ndim) if i != axis)).sum()) for axis in range(entries.ndim)]
+    sizes = [
+        int(entries.any(axis=tuple(i for i in range(entries.ndim) if i != axis)).sum()) for axis in range(entries.ndim)
+    ]
     return value[entries].reshape(sizes)

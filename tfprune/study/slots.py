@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.study import sizes
 from tfprune.study.compiled import Trained
 from tfprune.study.order import batch_order
 
@@ -32,7 +33,6 @@ class Member:
         round_number: Number of the round, for the same.
         epochs: Most epochs.
         patience: Epochs without a lower validation loss that end the round; `epochs` or more for none.
-        pauses: Epochs after which it leaves its seat with its round unfinished. Default: none.
         owner: Whatever belongs to it.
     """
 
@@ -77,7 +77,7 @@ class Slot:
         ...         print(member.trained.best_epoch)
     """
 
-    def __init__(self, model, data, batch_size, noisy=False):
+    def __init__(self, model, data, batch_size):
         self.model, self.batch_size = model, batch_size
         self.optimizer = stateless(model.optimizer)
         self.optimizer.build(model.trainable_variables)
@@ -90,7 +90,8 @@ class Slot:
         empty = [np.zeros(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]
         self._values, self._best = empty, [array.copy() for array in empty]
         self._allow = [np.ones((SEATS, *variable.shape), "float32") for variable in self.parts[0]]
-        self._program = tf.function(self._epochs, jit_compile=not noisy)
+        # XLA draws other random numbers than TensorFlow does in `fit`
+        self._program = tf.function(self._epochs, jit_compile=not sizes.is_noisy(model))
 
     @property
     def is_busy(self):
