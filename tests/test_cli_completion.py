@@ -147,6 +147,7 @@ def test_every_flag_that_takes_a_name_says_what_completes_it():
         "--value-range",
         "--ood",
     }
+    free |= {"--params", "--multiply-adds", "--bytes", "--latency"}
     free |= {"--learning-rate", "--momentum", "--weight-decay", "--decay", "--epochs", "--patience"}
     commands = program.commands_action(program.build_parser()).choices
     flags = [

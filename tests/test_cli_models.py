@@ -56,6 +56,32 @@ def test_prune_writes_a_smaller_model_that_still_computes(saved, tmp_path, capsy
     assert np.isfinite(small.predict(np.ones((3, 2)), verbose=0)).all()
 
 
+def test_prune_meets_budgets_and_says_what_was_reached(saved, tmp_path, capsys):
+    import keras
+
+    out = tmp_path / "small.keras"
+    words = ["prune", saved, "--params", "50%", "--multiply-adds", "80", "--compensate", "--out", out]
+    found = _document(capsys, *words)
+    small = keras.saving.load_model(out)
+    assert small.count_params() == found["budget"]["params"]["reached"] <= 76
+    assert found["budget"]["multiply_adds"]["limit"] == 80
+    assert found["compensated"] == ["logits"]
+    assert cli.main([str(word) for word in (*words, "--bytes", "1kB")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed[1:4]] == ["params", "multiply_adds", "bytes"]
+    assert printed[1].endswith("of 152 (47.4 %), at most 76")
+
+
+def test_prune_needs_a_ratio_or_a_budget_and_not_both(saved, tmp_path, capsys):
+    out = ["--out", tmp_path / "small.keras"]
+    assert "either --ratio or a budget (--params, --multiply-adds, " in _fails(capsys, "prune", saved, *out)
+    assert "Received: --ratio 0.5 and a budget" in _fails(capsys, "prune", saved, "--ratio=0.5", "--params=9", *out)
+    assert "without --latency" in _fails(capsys, "prune", saved, "--params=9", "--batch-size=2", *out)
+    assert "the smallest that can be reached is 7 " in _fails(capsys, "prune", saved, "--params", "3", *out)
+    assert "latency must be a share" in _fails(capsys, "prune", saved, "--latency", "3", *out)
+    assert not out[1].exists()
+
+
 def test_prune_removes_what_a_normalisation_mixes_only_where_asked_for(tmp_path, capsys):
     import keras
     from keras import layers

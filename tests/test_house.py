@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "cli": {
         *("layers", "losses", "pointers", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
         *("metrics", "predictions", "uncertainty", "evaluation", "comparison", "potential", "study", "verification"),
+        "budgets",
     },
     "__main__": {"cli"},
 }

@@ -23,6 +23,7 @@ def prune_to(
     round_to=None,
     batch_size=1,
     approximate=False,
+    compensate=False,
     show=True,
     **options,
 ):
@@ -44,6 +45,7 @@ def prune_to(
             latency is a budget (see `tfprune.choose_round_to`), else 1.
         batch_size: Samples of the prediction that is timed. Default 1.
         approximate: As in `tfprune.wrap`. Default False.
+        compensate: As in `tfprune.shrink`. Default False.
         show: Whether to print what was reached. Default True.
         **options: What else `tfprune.compute_masks` takes: criterion, scope, ignore, only, seed.
 
@@ -70,11 +72,11 @@ def prune_to(
     if timed:
         strength = timed.weakest(strength, round_to)
     with plan.masked_at(strength, round_to):
-        small = surgery.shrink(plan.masked)
+        small = surgery.shrink(plan.masked, compensate)
     rows = counted.reached(strength, round_to) | (timed.reached(strength) if timed else {})
     _REPORTS[small] = {"ratio": plan.ratios(strength), "round_to": round_to, **rows}
     if show:
-        print("\n".join(_lines(rows)))
+        print("\n".join(lines(rows)))
     return small
 
 
@@ -203,7 +205,8 @@ class _Timed:
         return {"latency": {"limit": self.limit.of(whole), "before": whole, "reached": own}}
 
 
-def _lines(rows):
+def lines(rows):
+    """What was reached of each budget, a line each; `rows` as in `budget_report`."""
     for name, row in rows.items():
         reached, before, limit = (limits.show(name, row[key]) for key in ("reached", "before", "limit"))
         share = 100 * row["reached"] / row["before"]
