@@ -85,12 +85,11 @@ def test_every_detector_and_set_has_its_auroc_and_fpr95(folder):
         assert ["one-shot", "energy", *[f"{value} ± 0.000"] * 3] in rows
 
 
-def test_measured_speedup_compares_seeds_in_pairs():
-    table = tables.cost(Cells(_rows()))
-    column = table.columns.index("measured speed-up")
-    row = next(row for row in table.rows if [cell.text for cell in row[:2]] == ["one-shot", "0.5"])
-    wanted = [(2.0 - seed / 10) / (1.5 - seed / 10) for seed in range(3)]
-    assert row[column].value == pytest.approx(np.mean(wanted))
+def test_damaged_inputs_have_their_accuracy_by_corruption_and_severity():
+    rows = [{**row, "shift/fog/3/accuracy": 0.5, "shift/fog/10/accuracy": 0.25} for row in _rows()]
+    [table] = tables.corruptions(Cells(rows))
+    assert [cell.text for cell in table.rows[0][:4]] == ["one-shot", "fog", "3", "0.500 ± 0.000"]
+    assert [cell.text for cell in table.rows[1][:4]] == ["one-shot", "fog", "10", "0.250 ± 0.000"]
 
 
 def test_latex_is_whole_and_escapes_what_latex_reads_otherwise(folder, tmp_path):

@@ -10,6 +10,7 @@ CONFIDENCE = 0.95
 MIN_SEEDS = 3
 ACCURACY_MARGIN = 0.02
 ECE_MARGIN = 0.01
+_INTERVALS = {"column": "interval_calibration_error", "title": "interval calibration error"}
 
 # What the paper printed, or what its own notebook gave when it was run again (one-shot, mean over seeds).
 PAPER = {
@@ -68,6 +69,9 @@ def judge(rows):
     cells = _Cells(rows)
     if not cells.ratios:
         return []
+    if not cells.classifies:
+        rise = [_epochs_rise(cells, strategy) for strategy in cells.strategies]
+        return [claim for claim in [*rise, _calibration_holds(cells, **_INTERVALS)] if claim]
     paper = PAPER.get(rows[0].get("dataset"))
     found = []
     if paper:
@@ -112,7 +116,10 @@ class _Cells:
         self.strategies = sorted({row["strategy"] for row in done})
         self.ratios = sorted({row["ratio"] for row in done})
         self.pruned_ratios = [ratio for ratio in self.ratios if ratio > 0]
-        self.ood = sorted({key.split("/")[0] for row in done for key in row if "/" in key and key[:6] != "dense_"})
+        self.ood = sorted(
+            {key.split("/")[0] for row in done for key in row if "/auroc_" in key and key[:6] != "dense_"}
+        )
+        self.classifies = any(row.get("accuracy") is not None for row in done)
 
     def column(self, strategy, ratio, name):
         """Returns {seed: value} of one column, without missing values."""
@@ -305,22 +312,22 @@ def _winning_ticket(cells):
     )
 
 
-def _calibration_holds(cells):
+def _calibration_holds(cells, column="ece", title="ECE"):
     """The point up to which calibration holds: every ratio below it is shown not to be worse by the margin."""
     strategy = _main_strategy(cells)
     if not cells.pruned_ratios:
         return None
-    changes = {ratio: cells.against_dense(strategy, ratio, "ece") for ratio in cells.pruned_ratios}
+    changes = {ratio: cells.against_dense(strategy, ratio, column) for ratio in cells.pruned_ratios}
     verdicts = {ratio: _verdict(interval(change, 0.90), high=ECE_MARGIN) for ratio, change in changes.items()}
     first = next((ratio for ratio, verdict in verdicts.items() if verdict != YES), None)
     point = max([r for r in verdicts if first is None or r < first], default=None)
     measured = "shown at no ratio" if point is None else f"shown up to ratio {point:g}"
     if first is not None:
-        measured += f"; at {first:g} ECE changes by {_show(changes[first], signed=True)}"
+        measured += f"; at {first:g} {title} changes by {_show(changes[first], signed=True)}"
     verdict = verdicts[first] if point is None else YES
     return Claim(
-        f"Calibration is not worse than the dense network's up to a point ({strategy}: ECE up by {ECE_MARGIN:g} at "
-        "most).",
+        f"Calibration is not worse than the dense network's up to a point ({strategy}: {title} up by {ECE_MARGIN:g} "
+        "at most).",
         measured,
         verdict,
     )

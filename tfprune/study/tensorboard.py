@@ -7,17 +7,8 @@ import time
 from pathlib import Path
 
 from tfprune.study import results
+from tfprune.study.quiet import start_tensorflow
 
-# column over rounds -> the name of its curve
-_ROUNDS = {
-    "round_ratio": "round/ratio",
-    "round_accuracy": "round/accuracy",
-    "round_ece": "round/ece",
-    "round_auroc": "round/auroc",
-    "round_epochs": "round/epochs",
-    "round_early_stop_epoch": "round/early_stop_epoch",
-    "round_channels_kept": "round/channels_kept",
-}
 _FINAL = ("accuracy", "ece", "nll", "rmse", "crps", "interval_calibration_error", "compression_ratio", "latency_ms")
 _NO_SETTINGS = ("key", "name", "status", "error")
 
@@ -50,6 +41,9 @@ def log_to_tensorboard(folder, logdir):
         raise ImportError("log_to_tensorboard needs the package tensorboard. Install it: pip install tensorboard.")
     rows = [row for row in results.read_rows(folder) if row.get("status") == "done"]
     todo = [row for row in rows if not any(_run(logdir, row).glob("events.out.tfevents.*"))]
+    if todo:
+        # tensorboard reads and writes through TensorFlow where it finds it.
+        start_tensorflow()
     for row in todo:
         _write_run(_run(logdir, row), row)
     return len(todo)
@@ -80,11 +74,12 @@ def _summaries(row):
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
     yield 0, hparams_pb(_settings(row), trial_id=row["key"])
-    for name, title in _ROUNDS.items():
-        for number, value in enumerate(row.get(name) or ()):
+    rounds = {name: row[name] for name in row if name.startswith("round_") and isinstance(row[name], list)}
+    for name, values in rounds.items():
+        for number, value in enumerate(values):
             if value is not None:
-                yield number, _scalar(title, value)
-    last = max([0, *(len(row.get(name) or ()) - 1 for name in _ROUNDS)])
+                yield number, _scalar(name.replace("_", "/", 1), value)
+    last = max([0, *(len(values) - 1 for values in rounds.values())])
     for name in (*_FINAL, *_aurocs(row)):
         if row.get(name) is not None:
             yield last, _scalar(name, row[name])

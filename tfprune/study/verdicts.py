@@ -108,6 +108,7 @@ class Difference:
         ratio: Share of channels removed.
         values: One difference per seed, line minus control.
         bounds: Two-sided 95 % Student-t interval of their mean; None of fewer than three seeds.
+        limit: Largest difference that is none, in units of the measure.
     """
 
     series: object
@@ -116,6 +117,7 @@ class Difference:
     ratio: float
     values: tuple
     bounds: tuple | None
+    limit: float
 
     @property
     def mean(self):
@@ -182,7 +184,9 @@ def differences(cells, control, measure):
             other = _column_of_control(cells, control, ratio, measure.column)
             values = tuple(own[seed] - other[seed] for seed in sorted(own.keys() & other.keys(), key=str))
             if values:
-                found.append(Difference(series, control, measure, ratio, values, interval(values)))
+                scale = abs(float(np.mean(list(other.values())))) if measure.relative else 1.0
+                limit = measure.limit * scale
+                found.append(Difference(series, control, measure, ratio, values, interval(values), limit))
     return found
 
 
@@ -199,15 +203,15 @@ def sentence(found):
     decided = [(one, interval(one.values, confidence)) for one in found]
     if all(bounds is None for _, bounds in decided):
         seeds = max(len(one.values) for one in found)
-        return "open", f"not enough seeds to tell ({seeds})"
+        return "open", f"{seeds} seed{'s' if seeds > 1 else ''}"
     better, worse = [], []
     for one, bounds in decided:
         if bounds and not bounds[0] <= 0 <= bounds[1]:
             (better if (bounds[0] > 0) == one.measure.higher_is_better else worse).append(one)
     if not better and not worse:
         widest = max(max(abs(end) for end in bounds) for _, bounds in decided if bounds)
-        alike = widest <= found[0].measure.limit and all(bounds for _, bounds in decided)
-        return ("same" if alike else "open"), f"no more than {widest:.3f} apart"
+        alike = all(bounds and max(abs(end) for end in bounds) <= one.limit for one, bounds in decided)
+        return ("same" if alike else "open"), f"within ±{widest:.3f}"
     kind = "mixed" if better and worse else "better" if better else "worse"
     parts = [(word, part) for word, part in (("better", better), ("worse", worse)) if part]
     tried = [one.ratio for one in found]
@@ -215,13 +219,13 @@ def sentence(found):
 
 
 def _at_ratios(found, tried):
-    """Where the differences lie and how large they are: "at 0.2–0.4, 0.9, by up to 0.012"."""
+    """Where the differences lie and how large they are: "at 0.2–0.4, 0.9, up to 0.012"."""
     largest = max(found, key=lambda one: abs(one.mean))
     places = [tried.index(one.ratio) for one in found]
     runs = [[*run] for _, run in itertools.groupby(enumerate(places), key=lambda pair: pair[1] - pair[0])]
     ends = [(tried[run[0][1]], tried[run[-1][1]]) for run in runs]
     ratios = ", ".join(f"{first:g}–{last:g}" if first != last else f"{first:g}" for first, last in ends)
-    return f"at {ratios}, by {'up to ' if len(found) > 1 else ''}{abs(largest.mean):.3f}"
+    return f"at {ratios}, {'up to' if len(found) > 1 else 'by'} {abs(largest.mean):.3f}"
 
 
 def _ood_measures(cells):

@@ -64,6 +64,7 @@ def all_tables(rows):
             tables.quality(cells, prefix),
             tables.cost(cells, prefix),
             *tables.out_of_distribution(cells, prefix),
+            *tables.corruptions(cells, prefix),
             differences,
         ]
         if prefix:

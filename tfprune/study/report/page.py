@@ -9,9 +9,17 @@ from tfprune.study.report.cells import Cells, chapters, mean_and_deviation
 _VERSIONS = ("tfprune", "tensorflow", "keras", "numpy", "python")
 _SETTINGS = (
     *("layers", "criterion", "scope", "rounds", "optimizer", "learning_rate", "momentum", "weight_decay"),
-    *("batch_size", "epochs", "patience", "decay"),
+    *("batch_size", "epochs", "patience", "decay", "detectors", "corruptions"),
 )
 _MOST_FAILURES = 50
+_NAMES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "svhn": "SVHN",
+}
+_NAMES |= {"mlp": "the MLP", "cnn": "the CNN", "lenet": "LeNet", "moons": "two moons"}
 
 
 def render(rows):
@@ -53,6 +61,7 @@ def chapter(rows, prefix=""):
         "quality": tables.quality(cells, prefix),
         "cost": tables.cost(cells, prefix),
         "ood": tables.out_of_distribution(cells, prefix),
+        "corruptions": tables.corruptions(cells, prefix),
         "differences": differences,
         "claims": claims.judge(rows),
         "failures": failures(rows),
@@ -139,11 +148,9 @@ def _share(cells):
 def _notes_on_controls(best, potentials):
     """Whether a control goes as far: then it is not the strategy that does it."""
     as_far = [one.series.title for one in potentials if one.series.control and one.ratio >= best.ratio > 0]
-    return (
-        [f"As far go{'es' if len(as_far) == 1 else ''}, as controls: {_and(as_far)}."]
-        if as_far and not best.series.control
-        else []
-    )
+    if not as_far or best.series.control:
+        return []
+    return [f"{'A control goes' if len(as_far) == 1 else 'Controls go'} as far: {_and(as_far)}."]
 
 
 def _notes(best, ours):
@@ -200,8 +207,8 @@ def facts(rows, cells):
     first = rows[0] if rows else {}
     done = cells.rows
     return {
-        "dataset": first.get("dataset") or "the data",
-        "model": first.get("model") or "the model",
+        "dataset": _name(first.get("dataset") or "the data"),
+        "model": _name(first.get("model") or "the model"),
         "num_trials": len(rows),
         "num_done": len(done),
         "num_failed": sum(row.get("status") == "failed" for row in rows),
@@ -259,6 +266,10 @@ def _counts(rows, name):
         if row.get(name):
             found[str(row[name])] = found.get(str(row[name]), 0) + 1
     return [f"{value} ({count})" if len(found) > 1 else value for value, count in sorted(found.items())]
+
+
+def _name(name):
+    return _NAMES.get(name, name)
 
 
 def _span(seeds):

@@ -31,6 +31,7 @@ _COST = (
     ("compression_ratio", "compression ratio", 2, False),
     ("theoretical_speedup", "theoretical speed-up", 2, False),
     ("latency_ms", "latency (ms)", 3, True),
+    ("measured_speedup", "measured speed-up", 2, True),
     ("total_epochs", "epochs in all", 0, True),
     ("wall_time", "seconds", 1, True),
 )
@@ -107,17 +108,34 @@ def quality(cells, prefix=""):
 
 
 def cost(cells, prefix=""):
-    """Returns the table of what each cell of the study costs; with latency, the speed-up that was measured."""
+    """Returns the table of what each cell of the study costs."""
     columns = [entry for entry in _COST if cells.has(entry[0])]
-    table = _by_cell(cells, columns, f"{prefix}cost", "Cost")
-    if not cells.has("latency_ms"):
-        return table
-    place = 3 + [name for name, *_ in columns].index("latency_ms") + 1
-    table.columns.insert(place, "measured speed-up")
-    for row, (series, ratio) in zip(table.rows, _keys(cells), strict=True):
-        base, own = cells.base(series, "latency_ms"), cells.column(series, ratio, "latency_ms")
-        row.insert(place, _number([base[s] / own[s] for s in own if s in base and own[s]], 2, True))
-    return table
+    return _by_cell(cells, columns, f"{prefix}cost", "Cost")
+
+
+def corruptions(cells, prefix=""):
+    """Returns tables of accuracy and ECE on damaged inputs: a line per strategy and damage, a column per ratio."""
+    ratios, found = few(cells.ratios, 7), []
+    stems = {name.rpartition("/")[0] for name in cells.columns if name.startswith("shift/")}
+    stems = [(stem, _severity(stem)[1]) for stem in sorted(stems, key=_severity)]
+    for metric, title in (("accuracy", "Accuracy"), ("ece", "ECE")):
+        rows = [
+            [Cell(series.title), Cell(stem.split("/")[1].replace("_", " ")), Cell(f"{severity:g}", severity)]
+            + [_of(cells, series, ratio, f"{stem}/{metric}") for ratio in ratios]
+            for series in cells.series
+            for stem, severity in stems
+        ]
+        rows = [row for row in rows if any(cell.value is not None for cell in row[3:])]
+        columns = ["strategy", "corruption", "severity", *(f"ratio {ratio:g}" for ratio in ratios)]
+        if rows:
+            found.append(Table(f"{prefix}shift-{metric}", f"{title} on damaged inputs", columns, rows, 0))
+    return found
+
+
+def _severity(stem):
+    """`(corruption, severity)` of shift/CORRUPTION/SEVERITY, to sort by."""
+    _, corruption, severity = [*stem.split("/"), "0"][:3]
+    return corruption, float(severity) if severity.replace(".", "", 1).isdigit() else 0.0
 
 
 def out_of_distribution(cells, prefix=""):
