@@ -67,6 +67,7 @@ setup(
         "parquet": ["pyarrow>=15"],
         "dask": ["distributed>=2024.2"],
         "ray": ["ray>=2.30"],
+        "onnx": ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"],
         "hub": ["keras-hub>=0.18"],
         "notebooks": ["jupyterlab>=4"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],

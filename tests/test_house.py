@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "potential": {"significance"},
     # a budget is met on the pruning side; what it costs in confidence is measured on the other
     "budgets": {"layers", "structure", "pruning", "predictions", "evaluation"},
+    "deployment": {"layers", "structure", "metrics", "predictions", "uncertainty", "evaluation"},
     "plots": {"layers", "structure"},
     "verification": {"layers", "structure", "pruning", "metrics", "uncertainty"},
     "study": {
@@ -51,6 +52,7 @@ MAY_IMPORT = {
         *("layers", "losses", "pointers", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
         *("metrics", "predictions", "uncertainty", "evaluation", "comparison", "potential", "study", "verification"),
         "budgets",
+        "deployment",
     },
     "__main__": {"cli"},
 }

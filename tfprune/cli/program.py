@@ -25,6 +25,7 @@ from tfprune.cli.answer import plain
 COMMANDS = (
     "study",
     "prune",
+    "export",
     "evaluate",
     "compare",
     "inspect",

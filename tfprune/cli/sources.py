@@ -15,11 +15,11 @@ def add_model_flags(command):
     add_list(command, "--import", words, text, metavar="MODULE", dest="imports")
 
 
-def add_data_flags(command):
-    """Adds what every command needs that measures models on data."""
+def add_data_flags(command, required=True):
+    """Adds what every command needs that measures models on data; `required`: whether it cannot do without."""
     action = command.add_argument(
         "--data",
-        required=True,
+        required=required,
         metavar="DATA",
         help="data whose test split is used: moons, digits, cifar10, tfds:NAME, or module:function, a function that "
         "returns a tfprune.datasets.Dataset, (x, y) or a tf.data.Dataset",
