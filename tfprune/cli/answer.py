@@ -54,3 +54,17 @@ def number(value):
 def lines(row):
     """Returns one line per number of a flat row; lists, which are for machines, are left out."""
     return "\n".join(f"{name:32} {number(value)}" for name, value in row.items() if not isinstance(value, list | dict))
+
+
+def duration(seconds):
+    """Returns a time as people say it.
+
+    Example:
+
+    >>> duration(8000)
+    '2 h 13 min'
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

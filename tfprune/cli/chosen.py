@@ -75,6 +75,8 @@ def _start(options):
     if options.quick:
         return {"study": grid.quick(name)}
     if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise ValueError(f"No such file. Received: {name}. Expected a TOML file that describes a study.")
         return {"study": settings.read_study(name)}
     if name not in grid.STUDIES and options.dataset and options.model:
         return {"name": _checked(name)}

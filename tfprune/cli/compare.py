@@ -42,6 +42,8 @@ def run(options):
     import tfprune
 
     data = sources.load_data(options.data)
+    if sources.holds_numbers(data):
+        raise ValueError(f"compare is for classifiers. Received: {options.data}, whose targets are numbers.")
     asked = {
         "ood": sources.load_ood(options.ood, data, data.input_shape or models[0].input_shape[1:]) or None,
         **{name: getattr(options, name) for name in ("num_bins", "num_bootstraps", "confidence", "seed")},

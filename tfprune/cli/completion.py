@@ -82,7 +82,7 @@ def _flags(command, action):
     values += tuple(map(str, action.choices or ()))
     for name in [flag for flag in action.option_strings if flag.startswith("--")] or [""]:
         if name or not action.option_strings:
-            yield Flag(command, name, " ".join((action.help or "").split()), takes, values)
+            yield Flag(command, name, " ".join((action.help or "").split()).replace("%%", "%"), takes, values)
 
 
 def _values(word):

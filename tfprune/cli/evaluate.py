@@ -36,6 +36,8 @@ def run(options):
     import tfprune
 
     data = sources.load_data(options.data)
+    if sources.holds_numbers(data):
+        return _regression(model, data, options)
     dense = sources.load_model(options.dense, options.imports) if options.dense else None
     asked = {"batch_size": options.batch_size, "from_logits": options.from_logits, "allow_leak": options.allow_leak}
     ood = sources.load_ood(options.ood, data, data.input_shape or model.input_shape[1:])
@@ -52,6 +54,18 @@ def run(options):
     return Answer(document, text)
 
 
+def _regression(model, data, options):
+    """The row of a Gaussian head: strangers and damages are for classifiers."""
+    import tfprune
+
+    unused = [f"--{name}" for name in ("ood", "detectors", "corruptions") if getattr(options, name)]
+    if unused:
+        raise ValueError(f"{' and '.join(unused)} need classes. Received: {options.data}, whose targets are numbers.")
+    dense = sources.load_model(options.dense, options.imports) if options.dense else None
+    row = tfprune.evaluate_regression(model, data.test, dense, options.batch_size, options.latency)
+    return Answer({"model": options.model, "data": options.data, **row}, lines(row))
+
+
 def _shift(model, data, options, asked):
     import tfprune
 
@@ -60,16 +74,10 @@ def _shift(model, data, options, asked):
         data.test,
         corruptions=None if "all" in options.corruptions else options.corruptions,
         severities=options.severities or (1, 2, 3, 4, 5),
-        value_range=options.value_range or _value_range(data.test),
+        value_range=options.value_range or data.value_range,
         progress=lambda row: print(f"{row['corruption']} {row['severity']}: accuracy {row['accuracy']:.3f}"),
         **asked,
     )[1:]  # the first is of the clean images
-
-
-def _value_range(test):
-    """The range of images that hold negative values; None, for the others' usual ranges."""
-    images = test[0] if isinstance(test, tuple) else None
-    return (-1, 1) if images is not None and images.min() < 0 else None
 
 
 def _shift_table(rows):

@@ -29,7 +29,7 @@ def in_one_line(error):
 def _guess(message):
     import difflib
 
-    received = re.search(r"(?:Received: |Unknown [\w ]+? )\[?'([^']+)'", message)
+    received = re.search(r"(?:Received: \[?'?|Unknown [\w ]+? ')([\w./:+-]*[\w+-])", message)
     expected = re.search(r"Expected (?:one|some) of (.*)", message)
     if not received or not expected:
         return None

@@ -9,6 +9,10 @@ CORRUPTIONS = (
     *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "motion_blur"),
     *("brightness", "contrast", "fog", "pixelate", "jpeg_compression"),
 )
+CRITERIA = ("l1", "l2", "batchnorm_scale", "random")
+# tfprune.study.pool and pieces know these; parsers are built without them.
+BACKENDS = ("loky", "dask", "ray")
+TRAINERS = ("auto", "fit", "compiled", "batched")
 OPTIMIZERS = ("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "nadam", "rmsprop", "sgd")
 
 
@@ -36,19 +40,13 @@ def _strategies():
     return tuple(STRATEGIES)
 
 
-def _criteria():
-    from tfprune.pruning.criteria import CRITERIA
-
-    return tuple(CRITERIA)
-
-
 # what a flag's value is -> function that returns the names it may have
 KNOWN = {
     "datasets": _datasets,
     "models": _models,
     "studies": _studies,
     "strategies": _strategies,
-    "criteria": _criteria,
+    "criteria": lambda: CRITERIA,
     "detectors": lambda: (*DETECTORS, "all"),
     "corruptions": lambda: (*CORRUPTIONS, "all"),
     "optimizers": lambda: OPTIMIZERS,

@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import sys
 
 from tfprune import __version__
@@ -40,6 +41,9 @@ _CODES = (
     "exit codes: 0 done; 1 a check found something, or a trial failed; 2 a mistake that you can mend, said in one "
     "line; 130 stopped by Ctrl-C."
 )
+
+
+_OURS = re.compile(r"Received: |Install it: ")
 
 
 def main(arguments=None):
@@ -67,7 +71,9 @@ def main(arguments=None):
     except BrokenPipeError:  # `tfprune inspect ... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, TypeError, ImportError) as error:
+        if isinstance(error, TypeError | ImportError) and not _OURS.search(str(error)):
+            raise  # not a refusal of ours but a bug, whose place matters
         print(f"tfprune: error: {mistakes.in_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -25,7 +25,8 @@ def add_data_flags(command, required=True):
         "returns a tfprune.datasets.Dataset, (x, y) or a tf.data.Dataset",
     )
     action.completes = "datasets"
-    add_list(command, "--ood", words, "sets with which to test OOD detection, named as data or as DATA names its own")
+    strangers = "sets with which to test OOD detection, named as data or as DATA names its own"
+    add_list(command, "--ood", words, strangers, completes="datasets")
     heads = command.add_mutually_exclusive_group()
     heads.add_argument("--logits", dest="from_logits", action="store_true", default=None, help="the model gives logits")
     heads.add_argument("--probabilities", dest="from_logits", action="store_false", help="... or probabilities")
@@ -100,6 +101,11 @@ def load_data(name):
         return datasets.get(name)
     data = load()
     return data if isinstance(data, datasets.Dataset) else datasets.Dataset(name, None, None, data, {}, None, None)
+
+
+def holds_numbers(data):
+    """Whether the targets are numbers, not classes; test data alone are taken for those of a classifier."""
+    return data.num_classes is None and data.train is not None
 
 
 def load_ood(chosen, data, shape):

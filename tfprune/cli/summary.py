@@ -2,7 +2,7 @@
 
 from tfprune.cli.answer import printed
 
-_WITH_DEVIATION = ("accuracy", "early_stop_epoch")
+_WITH_DEVIATION = ("accuracy", "rmse", "early_stop_epoch")
 
 
 def summary_table(rows):
@@ -11,42 +11,64 @@ def summary_table(rows):
     Args:
         rows: The rows of the trials that are done.
     """
-    from tfprune.study import report
+    from tfprune.study.report.cells import Cells, chapters
 
-    columns = {
-        "accuracy": (3, "accuracy"),
-        "early_stop_epoch": (0, "epochs to\nearly stop"),
-        "ece": (3, "\nECE"),
-        **{name: (3, f"AUROC\n{name.split('/')[0]}") for name in report.auroc_columns(rows)},
-        "compression_ratio": (2, "times\nsmaller"),
-        "theoretical_speedup": (2, "fewer\nops"),
-    }
-    cells = report.summarise(rows)
-    text = printed(_print, cells, columns)[1]
-    return f"{text}\nMeans over seeds, ± one sample standard deviation.", [_flat(cell, columns) for cell in cells]
+    tables, cells = [], []
+    several = len(chapters(rows)) > 1
+    for (dataset, model), part in chapters(rows).items():
+        found = Cells(part)
+        columns = _columns(found)
+        mine = _cells(found, columns)
+        text = printed(_print, mine, columns)[1]
+        tables.append(f"{dataset}, {model}:\n{text}" if several else text)
+        cells += [{"dataset": dataset, "model": model, **cell} for cell in mine]
+    return "\n".join([*tables, "Means over seeds, ± one sample standard deviation."]), cells
+
+
+def _columns(found):
+    """`{column: (digits, title)}` of what a terminal has room for."""
+    from tfprune.study.report import auroc_columns
+
+    stop, size = {"early_stop_epoch": (0, "epochs to\nearly stop")}, {"compression_ratio": (2, "times\nsmaller")}
+    faster = {"theoretical_speedup": (2, "fewer\nops")}
+    if found.is_regression:
+        error = {"interval_calibration_error": (3, "calibration\nerror")}
+        return {"rmse": (3, "\nRMSE"), **stop, "crps": (3, "\nCRPS"), **error, **size, **faster}
+    auroc = {name: (3, f"AUROC\n{name.split('/')[0]}") for name in auroc_columns(found.rows)}
+    return {"accuracy": (3, "\naccuracy"), **stop, "ece": (3, "\nECE"), **auroc, **size, **faster}
+
+
+def _cells(found, columns):
+    """One flat dict per line and ratio: strategy, ratio, seeds, and mean and deviation of each column."""
+    from tfprune.study.report.cells import mean_and_deviation
+
+    cells = []
+    for series in found.series:
+        for ratio in found.ratios:
+            rows = found.at(series, ratio)
+            if rows:
+                cell = {"strategy": series.name, "ratio": ratio, "num_seeds": len(rows)}
+                for name in columns:
+                    mean, deviation, _ = mean_and_deviation([row.get(name) for row in rows])
+                    cell |= {name: mean, f"{name}_deviation": deviation}
+                cells.append(cell)
+    return cells
 
 
 def _print(cells, columns):
     from rich import console, table
 
     # 80 characters hold it: the report has the other deviations
-    shown = table.Table("strategy", "ratio", *(title for _, title in columns.values()), box=None, padding=(0, 1, 0, 0))
+    titles = ("\nstrategy", "\nratio", *(title for _, title in columns.values()))
+    shown = table.Table(*titles, box=None, padding=(0, 1, 0, 0))
     for cell in cells:
-        values = [_number(cell[name], digits, name in _WITH_DEVIATION) for name, (digits, _) in columns.items()]
+        values = [_number(cell, name, digits) for name, (digits, _) in columns.items()]
         shown.add_row(cell["strategy"], f"{cell['ratio']:g}", *values)
-    console.Console().print(shown)
+    console.Console(markup=False, highlight=False).print(shown)
 
 
-def _number(pair, digits, deviation):
-    if pair[0] is None:
+def _number(cell, name, digits):
+    mean, deviation = cell[name], cell[f"{name}_deviation"]
+    if mean is None:
         return "-"
-    return f"{pair[0]:.{digits}f}" + (f" ± {pair[1]:.{digits}f}" if deviation and pair[1] is not None else "")
-
-
-def _flat(cell, columns):
-    return {
-        "strategy": cell["strategy"],
-        "ratio": cell["ratio"],
-        **{name: cell[name][0] for name in columns},
-        **{f"{name}_deviation": cell[name][1] for name in columns},
-    }
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if name in _WITH_DEVIATION and deviation else "")

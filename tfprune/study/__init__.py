@@ -1,30 +1,38 @@
-"""Studies: strategy x ratio x seed, run to the end, kept in one results file and told in one report."""
+"""Studies: strategy x ratio x seed, run to the end, kept in one results file and told in one report.
 
-from tfprune.pruning.strategies import Strategy
-from tfprune.study.grid import STUDIES, Study, get, quick
-from tfprune.study.report import write_report, write_tables
-from tfprune.study.results import ResultsError, read_rows
-from tfprune.study.runner import run_study
-from tfprune.study.settings import read_study
-from tfprune.study.tensorboard import log_to_tensorboard
-from tfprune.study.trial import Evaluation, Recipe, Trial
-from tfprune.study.work import run_trial
+Names load on first use: how far a study is can be told without NumPy and TensorFlow.
+"""
 
-__all__ = [
-    "STUDIES",
-    "Evaluation",
-    "Recipe",
-    "ResultsError",
-    "Strategy",
-    "Study",
-    "Trial",
-    "get",
-    "log_to_tensorboard",
-    "quick",
-    "read_rows",
-    "read_study",
-    "run_study",
-    "run_trial",
-    "write_report",
-    "write_tables",
-]
+import importlib
+
+# public name -> module that defines it
+_CONTENTS = {
+    "STUDIES": "tfprune.study.grid",
+    "Evaluation": "tfprune.study.trial",
+    "Recipe": "tfprune.study.trial",
+    "ResultsError": "tfprune.study.results",
+    "Strategy": "tfprune.pruning.strategies",
+    "Study": "tfprune.study.grid",
+    "Trial": "tfprune.study.trial",
+    "get": "tfprune.study.grid",
+    "log_to_tensorboard": "tfprune.study.tensorboard",
+    "quick": "tfprune.study.grid",
+    "read_rows": "tfprune.study.results",
+    "read_study": "tfprune.study.settings",
+    "run_study": "tfprune.study.runner",
+    "run_trial": "tfprune.study.work",
+    "write_report": "tfprune.study.report",
+    "write_tables": "tfprune.study.report",
+}
+
+__all__ = list(_CONTENTS)
+
+
+def __getattr__(name):
+    if name in _CONTENTS:
+        return getattr(importlib.import_module(_CONTENTS[name]), name)
+    raise AttributeError(f"module 'tfprune.study' has no attribute {name!r}. It has: {', '.join(__all__)}.")
+
+
+def __dir__():
+    return list(__all__)
