@@ -47,6 +47,16 @@ def test_shuffled_digits_keep_each_images_grey_values_but_not_their_places():
     assert np.abs(shuffled - test).mean() > 0.1
 
 
+def test_photos_are_real_pieces_at_the_size_of_a_digit():
+    photos = datasets.digits().ood["photos"]
+    assert photos.shape == datasets.digits().test[0].shape
+    assert (photos.min() >= 0, photos.max() <= 1) == (True, True)
+    assert len(np.unique(photos, axis=0)) == len(photos)
+    smooth = np.abs(np.diff(photos, axis=1)).mean()  # neighbours in a photograph are alike
+    assert smooth < 0.5 * np.abs(np.diff(datasets.digits().ood["shuffled"], axis=1)).mean()
+    np.testing.assert_array_equal(photos, datasets.digits().ood["photos"])
+
+
 def test_full_batch_gives_the_whole_split_again_and_again():
     split = datasets.moons().train
     for x, y in datasets.as_full_batch(split).take(2):

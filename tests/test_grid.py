@@ -103,14 +103,23 @@ def test_unknown_study_is_refused():
         study.get("suns")
 
 
-def test_named_studies_are_the_papers_grids():
+def test_named_studies_are_the_papers_grids_with_controls():
     moons, cifar10 = study.get("moons"), study.get("cifar10")
     assert len(moons.trials()) == 10 * 10 * 4
     assert moons.recipe == Recipe("adam", 0.01, 0.0, 0, 2000, 20)
-    assert (cifar10.ratios, cifar10.seeds, cifar10.layers) == ((0.0, 0.2, 0.4, 0.6, 0.8, 0.9), (0, 1, 2), "dense")
-    assert len(study.quick("moons").trials()) == 36
-    assert study.quick("moons").trials()[0].recipe.epochs < moons.recipe.epochs
-    assert study.get("moons").seeds == tuple(range(10))
+    assert (cifar10.ratios, cifar10.seeds, cifar10.layers) == ((0.2, 0.4, 0.6, 0.8, 0.9), (0, 1, 2), "dense")
+    assert len(cifar10.trials()) == 3 * (6 * 5 + 1 + 5 + 5)
+    assert {trial.num_rounds for trial in cifar10.trials()} == {1, 3}
+
+
+@pytest.mark.parametrize("name", sorted(study.STUDIES))
+def test_quick_studies_are_small_and_leave_the_named_ones_alone(name):
+    before = study.get(name)
+    small = study.quick(name)
+    assert small.name == f"{name}-quick"
+    assert len(small.trials()) < len(before.trials())
+    assert small.trials()[0].recipe.epochs <= before.trials()[0].recipe.epochs
+    assert study.get(name) is before
 
 
 def test_controls_run_where_they_are_controls():

@@ -84,8 +84,8 @@ def moons():
 def digits():
     """Returns scikit-learn's 1,797 handwritten digits, 8x8 grey values in [0, 1], split 70/15/15; needs no download.
 
-    The OOD set "shuffled" holds the test images with the pixels of each in a random order: the same grey values,
-    no digit.
+    Two OOD sets: "shuffled", the test images with the pixels of each in a random order, the same grey values but no
+    digit; and "photos", pieces of scikit-learn's two photographs at the size of a digit.
 
     Example:
 
@@ -98,7 +98,7 @@ def digits():
     x = (raw.images[..., None] / 16.0).astype("float32")
     train, validation, test = _split_70_15_15(x, raw.target.astype("int32"))
     pixels = np.random.default_rng(42).permuted(test[0].reshape(len(test[0]), -1), axis=1)
-    ood = {"shuffled": pixels.reshape(test[0].shape)}
+    ood = {"shuffled": pixels.reshape(test[0].shape), "photos": _pieces_of_photos(len(test[0]), 8, zoom=8)}
     return Dataset("digits", train, validation, test, ood, num_classes=10, input_shape=(8, 8, 1))
 
 
@@ -292,6 +292,20 @@ def _far_points(x, num_points, low, high, distance):
         nearest = np.min(np.linalg.norm(points[:, None] - x[None], axis=-1), axis=1)
         kept = np.concatenate([kept, points[nearest > distance]])
     return kept[:num_points]
+
+
+def _pieces_of_photos(count, size, zoom):
+    """Grey pieces of photographs in [0, 1], (count, size, size, 1); a pixel is the mean of zoom x zoom of theirs."""
+    from sklearn.datasets import load_sample_images
+
+    photos = [photo.mean(axis=2) / 255 for photo in load_sample_images().images]
+    rng, found = np.random.default_rng(42), []
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        top, left = (rng.integers(side - size * zoom) for side in photo.shape)
+        piece = photo[top : top + size * zoom, left : left + size * zoom]
+        found.append(piece.reshape(size, zoom, size, zoom).mean(axis=(1, 3)))
+    return np.stack(found)[..., None].astype("float32")
 
 
 def _images(name, split):

@@ -265,7 +265,7 @@ MODELS = {
     "homoskedastic_mlp": functools.partial(gaussian_mlp, homoskedastic=True),
     "lenet": lenet,
     "vgg16": vgg16,
-    **{f"resnet{depth}": functools.partial(resnet, depth=depth) for depth in (20, 56, 110)},
+    **{f"resnet{depth}": functools.partial(resnet, depth=depth) for depth in (8, 20, 56, 110)},
 }
 
 

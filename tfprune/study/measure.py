@@ -1,8 +1,10 @@
 """What is told of a ticket and of its dense network in a row?"""
 
+import functools
 import json
 
 import tfprune
+from tfprune import datasets
 from tfprune.structure.cost import latency
 from tfprune.structure.head import find_head
 
@@ -33,13 +35,22 @@ def evaluate(model, data, evaluation, dense=None, seed=0):
     row = tfprune.evaluate(
         model,
         data.test,
-        ood=data.ood,
+        ood=_strangers(data, evaluation),
         detectors=evaluation.detectors,
         train=data.train,
         from_logits=logits,
         dense=dense,
     )
     return plain({**row, **_shift_columns(model, data, evaluation, logits, seed)})
+
+
+def _strangers(data, evaluation):
+    return data.ood | {name: _image_set(name, tuple(data.input_shape)) for name in evaluation.ood}
+
+
+@functools.lru_cache(maxsize=4)
+def _image_set(name, shape):
+    return datasets.images(name, shape=shape)[0]
 
 
 def glance(model, data):

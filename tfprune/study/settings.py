@@ -78,7 +78,7 @@ def from_settings(settings):
     settings = dict(settings)
     start = settings.pop("study", None)
     base = _fields_of(grid.get(start)) if start else {}
-    own = {table["name"]: Strategy(**_known(table, Strategy, "[[strategy]]")) for table in settings.pop("strategy", [])}
+    own = {table["name"]: _strategy(table) for table in settings.pop("strategy", [])}
     recipe, evaluation = (settings.pop(name, {}) for name in ("recipe", "evaluation"))
     unknown = set(settings) - set(_FIELDS)
     if unknown:
@@ -88,13 +88,15 @@ def from_settings(settings):
     for name in ("ratios", "seeds", "strategies"):
         if name in fields and not isinstance(fields[name], tuple):
             fields[name] = (fields[name],)
+    if "strategies" in fields:
+        fields["strategies"] = tuple(_strategy(one) if isinstance(one, dict) else one for one in fields["strategies"])
     if own:
         fields["strategies"] = tuple(own.get(name, name) for name in fields.get("strategies", tuple(own)))
     missing = [name for name in ("name", "dataset", "model", "ratios", "seeds") if name not in fields]
     if missing:
         raise ValueError(f"A study needs {', '.join(missing)} too. Received: {', '.join(sorted(fields))}.")
     fields["recipe"] = _spread(Recipe, fields.get("recipe", grid.DEFAULT_RECIPE), recipe, lists=())
-    lists = ("detectors", "corruptions", "severities")
+    lists = ("detectors", "corruptions", "severities", "ood")
     fields["evaluation"] = _spread(Evaluation, fields.get("evaluation", grid.DEFAULT_EVALUATION), evaluation, lists)
     return Study(**fields)
 
@@ -120,6 +122,10 @@ def to_settings(study):
         return name_of(value) if callable(value) else value
 
     return {field.name: plain(getattr(study, field.name)) for field in dataclasses.fields(Study)}
+
+
+def _strategy(table):
+    return Strategy(**_known(table, Strategy, "[[strategy]]"))
 
 
 def _fields_of(study):

@@ -60,6 +60,7 @@ class Evaluation:
 
     Args:
         detectors: Names of OOD detectors (`tfprune.uncertainty.detectors`), asked on every OOD set of the data.
+        ood: Names of image sets of tensorflow_datasets that join the data's own OOD sets; none by default.
         corruptions: Names of corruptions (`tfprune.corruptions`) of the test images, or ("all",); none by default.
         severities: Severities of the corruptions, 1 to 5.
         latency: Whether to measure the time of a prediction, dense and pruned side by side. Rows then hold times.
@@ -73,10 +74,11 @@ class Evaluation:
     corruptions: tuple = ()
     severities: tuple = (1, 2, 3, 4, 5)
     latency: bool = False
+    ood: tuple = ()
 
     def __post_init__(self):
         """Turns lists into tuples, so that equal evaluations have equal keys."""
-        for name in ("detectors", "corruptions", "severities"):
+        for name in ("detectors", "corruptions", "severities", "ood"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str | int) else tuple(value))
 
