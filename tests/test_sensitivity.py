@@ -130,3 +130,40 @@ def test_a_budget_by_sensitivity_spares_the_layer_that_matters(trained, rows):
     assert accuracy[1] > accuracy[0]
     with pytest.raises(ValueError, match="the largest ratios that sensitivity measured"):
         tfprune.prune_to(model, params=0.01, sensitivity=rows)
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_the_heat_map_has_a_cell_for_each_group_and_ratio_but_the_whole_model(rows):
+    ax = tfprune.plots.draw_sensitivity(rows)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["narrow", "wide"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.25", "0.5", "0.75"]
+    assert texts(ax) == [f"{line['accuracy']:.3f}" for line in rows if line["ratio"] > 0]
+    assert f"whole model {rows[0]['accuracy']:.3f}" in ax.get_title()
+
+
+def test_colours_say_worse_whichever_way_the_metric_counts():
+    accuracy, ece = (tfprune.plots.draw_sensitivity(CURVES, metric).images[0].get_array() for metric in COLUMNS)
+    np.testing.assert_allclose(accuracy, [[0.0, -0.04], [-0.1, 0.0]], atol=1e-12)
+    np.testing.assert_allclose(ece, [[0.0, 0.0], [0.05, -0.2]], atol=1e-12)  # less ECE is better
+    low, high = tfprune.plots.draw_sensitivity(CURVES).images[0].get_clim()
+    assert -low == high == pytest.approx(0.1)
+
+
+COLUMNS = ("accuracy", "ece")
+
+
+def test_rows_that_cannot_be_drawn_are_refused():
+    with pytest.raises(ValueError, match=r"with 'auroc'\. Received columns: 'group', 'ratio'"):
+        tfprune.plots.draw_sensitivity(CURVES, metric="auroc")
+    with pytest.raises(ValueError, match=r"none for \('b', 0\.8\)"):
+        tfprune.plots.draw_sensitivity(CURVES[:-1])
+    with pytest.raises(ValueError, match="rows of ratio 0"):
+        tfprune.plots.draw_sensitivity([line for line in CURVES if line["ratio"]])
+    with pytest.raises(ValueError, match="accuracy must be finite"):
+        tfprune.plots.draw_sensitivity([*CURVES[:-1], {**CURVES[-1], "accuracy": float("nan")}])

@@ -7,6 +7,7 @@
     draw_confidences                                 which classes does each model think of, image by image?
     draw_shift                                       what becomes of a metric as images are damaged?
     draw_harm                                        which classes does pruning harm?
+    draw_sensitivity                                 which groups of layers can be pruned, and how far?
 
 Each draws on the axes it is given, or on new ones, and returns them; none opens a window. Models are told apart by
 colour, marker, line and hatch, so that they stay apart in grey print and for the colour-blind.
@@ -19,6 +20,7 @@ from tfprune.plots.network import draw_network
 from tfprune.plots.regression_reliability import draw_regression_reliability
 from tfprune.plots.reliability import draw_reliability
 from tfprune.plots.risk_coverage import draw_risk_coverage
+from tfprune.plots.sensitivity import draw_sensitivity
 from tfprune.plots.shift import draw_shift
 from tfprune.plots.structure import draw_structure
 
@@ -31,6 +33,7 @@ __all__ = [
     "draw_risk_coverage",
     "draw_roc",
     "draw_score_histograms",
+    "draw_sensitivity",
     "draw_shift",
     "draw_structure",
 ]
