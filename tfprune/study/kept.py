@@ -70,7 +70,7 @@ def load(path, identity):
     >>> about, arrays = load("runs/dense/1f.npz", {"key": "1f"})
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             # every entry is read to its end, where zip's checksum of it is compared
             arrays = {name: file[name] for name in file.files}
         told = json.loads(arrays.pop("about").tobytes())

@@ -39,10 +39,13 @@ def environment():
                 os.environ[name] = value
 
 
-def settle():
+def settle(devices=1):
     """Makes this process fit for trials: one thread, deterministic operations, one GPU of its own where there are any.
 
     Where TensorFlow was at work here before, its threads stay as they are: rows may then differ in the last bits.
+
+    Args:
+        devices: How many devices a trial uses; with several, all GPUs stay visible.
 
     Example:
 
@@ -61,7 +64,7 @@ def settle():
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         gpus = tf.config.list_physical_devices("GPU")
-        if len(gpus) > 1 and not _CLAIMED:
+        if devices == 1 and len(gpus) > 1 and not _CLAIMED:
             tf.config.set_visible_devices(gpus[claim(len(gpus))], "GPU")
 
 

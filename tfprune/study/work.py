@@ -45,7 +45,7 @@ def run_trial(trial, folder=None, devices=1, trainer="auto"):
 
     >>> run_trial(Trial("moons", "mlp", "one_shot", ratio=0.5, seed=0))["accuracy"]
     """
-    process.settle()
+    process.settle(devices)
     import tfprune
     from tfprune.study import measure, rounds
 
@@ -91,7 +91,7 @@ def run_dense(trial, folder, devices=1, marks=(), trainer="auto"):
     >>> for trial in {trial.dense_key: trial for trial in study.trials()}.values():
     ...     run_dense(trial, "runs/moons")
     """
-    process.settle()
+    process.settle(devices)
     from tfprune.study import rounds
 
     setup = set_up(trial, devices, trainer)
