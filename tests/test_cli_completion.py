@@ -15,7 +15,7 @@ CASES = {
     "tfprune ev": {"evaluate"},
     "tfprune study mo": {"moons"},
     "tfprune study moons --strat": {"--strategies"},
-    "tfprune study moons --criterion l": {"l1", "l2"},
+    "tfprune study moons --criterion geo": {"geometric_median"},
     "tfprune study moons --strategies one_shot iterative_f": {"iterative_finetune"},
     "tfprune study moons --strategies one_shot,iterative_f": {"one_shot,iterative_finetune"},
     "tfprune evaluate m.keras --data dig": {"digits"},

@@ -298,6 +298,22 @@ def test_prune_and_inspect_answer_machines(trained, tmp_path, capsys):
     ]
 
 
+def test_prune_ranks_channels_by_what_they_do_on_data(trained, tmp_path, capsys):
+    from tfprune.pruning import criteria
+
+    out, data = tmp_path / "half.keras", ["--data", "moons"]
+    words = ["prune", trained / "dense.keras", "--ratio", "0.5", "--out", out, "--criterion", "taylor"]
+    _document(capsys, *words, *data)
+    masked = tfprune.wrap(load(trained / "dense.keras"))
+    masks = tfprune.compute_masks(masked, 0.5, criterion=criteria.Taylor(datasets.moons().train))
+    kernel = load(trained / "dense.keras").get_layer("hidden").kernel.numpy()
+    np.testing.assert_array_equal(load(out).get_layer("hidden").kernel, kernel[:, masks["hidden"]])
+    assert not np.array_equal(masks["hidden"], tfprune.compute_masks(masked, 0.5)["hidden"])
+    assert "name them with --data" in _fails(capsys, *words)
+    assert "leave --data out" in _fails(capsys, *words[:-1], "l1", *data)
+    assert "Did you mean 'taylor'?" in _fails(capsys, *words[:-1], "tailor")
+
+
 def test_quiet_leaves_the_answer_alone(trained, tmp_path, capsys):
     words = ["evaluate", str(trained / "dense.keras"), "--data", "moons", "--quiet"]
     assert cli.main(words) == 0
@@ -308,10 +324,13 @@ def test_quiet_leaves_the_answer_alone(trained, tmp_path, capsys):
 
 def test_names_that_are_known_without_tensorflow_are_those_that_there_are():
     from tfprune import corruptions
+    from tfprune.pruning import criteria
     from tfprune.uncertainty import detectors
 
     assert tuple(detectors.DETECTORS) == names.DETECTORS
     assert tuple(corruptions.CORRUPTIONS) == names.CORRUPTIONS
+    assert tuple(criteria.CRITERIA) == names.CRITERIA
+    assert all(issubclass(getattr(criteria, name), object) for name in names.DATA_CRITERIA.values())
     import keras
 
     for name in names.OPTIMIZERS:

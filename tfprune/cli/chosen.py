@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tfprune.cli import names
 from tfprune.cli.words import add_list, integers, numbers, seeds, words
 
 # field of a study -> how its flag's values are read, what the shell completes, and what the help says
@@ -60,7 +61,22 @@ def chosen_study(options):
     """
     from tfprune.study.settings import from_settings
 
-    return from_settings({**_start(options), **_changes(options)})
+    study = from_settings({**_start(options), **_changes(options)})
+    _check_names(study)
+    return study
+
+
+def _check_names(study):
+    """Refuses names that would make every trial fail, before anything heavy is loaded for them."""
+    names.check("criteria", filter(_is_name, study.axis("criterion")))
+    names.check("optimizers", (recipe.optimizer for recipe in study.axis("recipe")))
+    for evaluation in study.axis("evaluation"):
+        names.check("detectors", filter(_is_name, evaluation.detectors))
+        names.check("corruptions", filter(_is_name, evaluation.corruptions))
+
+
+def _is_name(value):
+    return isinstance(value, str)
 
 
 def _start(options):

@@ -1,6 +1,6 @@
 """Which names may be typed where? Known without TensorFlow, so that completion and complaints come at once."""
 
-# tfprune.uncertainty and tfprune.corruptions load TensorFlow; a test holds these to what is there.
+# What knows these loads TensorFlow; a test holds them to what is there.
 DETECTORS = (
     *("msp", "max_logit", "energy", "entropy", "gen", "odin", "mahalanobis", "relative_mahalanobis", "knn", "vim"),
     *("react", "dice", "ash", "scale", "gradnorm", "kl_matching", "she", "nnguide", "fdbd"),
@@ -9,7 +9,12 @@ CORRUPTIONS = (
     *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "motion_blur"),
     *("brightness", "contrast", "fog", "pixelate", "jpeg_compression"),
 )
-CRITERIA = ("l1", "l2", "batchnorm_scale", "random")
+CRITERIA = ("l1", "l2", "linf", "geometric_median", "lamp", "batchnorm_scale", "synflow", "random")
+# those that look at data -> their class in tfprune.pruning.criteria
+DATA_CRITERIA = {
+    **{"taylor": "Taylor", "gradient": "Gradient", "fisher": "Fisher", "hessian": "Hessian", "snip": "SNIP"},
+    **{"grasp": "GraSP", "activation_mean": "ActivationMean", "apoz": "APoZ"},
+}
 # tfprune.study.pool and pieces know these; parsers are built without them.
 BACKENDS = ("loky", "dask", "ray")
 TRAINERS = ("auto", "fit", "compiled", "batched")
@@ -47,6 +52,7 @@ KNOWN = {
     "studies": _studies,
     "strategies": _strategies,
     "criteria": lambda: CRITERIA,
+    "data_criteria": lambda: tuple(DATA_CRITERIA),
     "detectors": lambda: (*DETECTORS, "all"),
     "corruptions": lambda: (*CORRUPTIONS, "all"),
     "optimizers": lambda: OPTIMIZERS,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tfprune.cli import sources
+from tfprune.cli import names, sources
 from tfprune.cli.answer import Answer
 from tfprune.cli.words import add_list, words
 
@@ -26,7 +26,11 @@ def add_arguments(command):
     out = command.add_argument("--out", required=True, metavar="SMALL.keras", help="file to write")
     out.completes = "*.keras"
     criterion = command.add_argument("--criterion", default="l1", help="what ranks the channels (default: l1)")
-    criterion.completes = "criteria"
+    criterion.completes = "criteria data_criteria"
+    data = command.add_argument(
+        "--data", metavar="DATA", help="data whose training split is looked at by criteria such as taylor: moons ..."
+    )
+    data.completes = "datasets"
     command.add_argument(
         "--scope", default="layer", choices=("layer", "global"), help="the ratio in every layer, or over all of them"
     )
@@ -48,6 +52,7 @@ def run(options):
     sources.check_new_model_file(options.out)
     budget = {name: getattr(options, name) for name in _BUDGETS if getattr(options, name) is not None}
     _check_asked(options, budget)
+    _check_criterion(options)
     model = sources.load_model(options.model, options.imports)
     small, reached = _to_budget(model, options, budget) if budget else (_by_ratio(model, options), {})
 
@@ -71,9 +76,32 @@ def _check_asked(options, budget):
         raise ValueError("--batch-size says what --latency times. Received: --batch-size without --latency.")
 
 
+def _check_criterion(options):
+    """Refuses an unknown criterion, or one whose data are not named, before anything heavy is loaded."""
+    on_data = options.criterion in names.DATA_CRITERIA
+    if not on_data and options.criterion not in names.CRITERIA:
+        known = ", ".join([*names.CRITERIA, *names.DATA_CRITERIA])
+        raise ValueError(f"Unknown criterion. Received: {options.criterion!r}. Expected one of {known}.")
+    if on_data != (options.data is not None):
+        wanted = "looks at data: name them with --data" if on_data else "looks at no data: leave --data out"
+        raise ValueError(f"The criterion {options.criterion} {wanted}. Received: --data {options.data}.")
+    if on_data:
+        sources.check_data_name(options.data)
+
+
+def _criterion(options):
+    """The criterion's name, or the criterion with its data."""
+    if options.criterion not in names.DATA_CRITERIA:
+        return options.criterion
+    from tfprune.pruning import criteria
+
+    data = sources.load_data(options.data)
+    return getattr(criteria, names.DATA_CRITERIA[options.criterion])(data.test if data.train is None else data.train)
+
+
 def _chosen_by(options):
-    names = ("criterion", "scope", "ignore", "only", "seed")
-    return {name: getattr(options, name) for name in names}
+    chosen = {name: getattr(options, name) for name in ("scope", "ignore", "only", "seed")}
+    return {"criterion": _criterion(options), **chosen}
 
 
 def _by_ratio(model, options):
