@@ -258,6 +258,15 @@ def _chain(x, stack):
     return x
 
 
+def __getattr__(name):
+    # Those that may carry weights learnt elsewhere live in a module of their own.
+    if name in ("resnet18", "resnet50"):
+        from tfprune import transfer
+
+        return getattr(transfer, name)
+    raise AttributeError(f"module 'tfprune.models' has no attribute {name!r}.")
+
+
 MODELS = {
     "mlp": mlp,
     "cnn": cnn,
