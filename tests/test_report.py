@@ -9,7 +9,7 @@ import pytest
 import tfprune
 from tfprune import study
 from tfprune.study import claims, verdicts
-from tfprune.study.report import page, reliability, render, summarise, svg
+from tfprune.study.report import page, reliability, render, summarise, svg, tables
 from tfprune.study.report.cells import Cells
 from tfprune.study.results import Results
 
@@ -261,6 +261,25 @@ def test_regression_is_judged_by_its_own_measures():
     assert "AUROC" not in shown.split("<footer>")[0].split("</style>")[1]
 
 
+def test_numbers_behind_the_potential_are_paired_one_sided_intervals(shown):
+    from scipy import stats
+
+    rows = [
+        _row("one_shot", r, s, accuracy=0.9 - (0.02 + 0.002 * s) * (r > 0) + s / 10)
+        for r in (0.0, 0.5)
+        for s in range(4)
+    ]
+    cells = Cells(rows)
+    table = tables.steps(verdicts.potentials(cells), verdicts.measures(cells))
+    step = dict(zip(table.columns, table.rows[0], strict=True))
+    harms = [0.02, 0.022, 0.024, 0.026]
+    half = stats.t.ppf(0.95, 3) * stats.sem(harms)
+    found = [step[name].value for name in ("harm", "from", "to", "allowed")]
+    assert found == pytest.approx([np.mean(harms), np.mean(harms) - half, np.mean(harms) + half, 0.01])
+    assert step["verdict"].text == "suffers"
+    assert "table-steps" in shown
+
+
 # --- differences to controls --------------------------------------------------------------------------------------
 
 
@@ -502,6 +521,12 @@ def test_report_on_failures_alone_says_so(tmp_path):
 def test_report_is_not_drawn_from_an_empty_folder(tmp_path):
     with pytest.raises(study.ResultsError, match=r"holds no results\.jsonl"):
         study.write_report(tmp_path)
+
+
+def test_dense_training_that_trials_share_is_counted_once():
+    rows = [_row(name, 0.5, s, total_epochs=30, dense_epochs=10) for name in STRATEGIES for s in range(2)]
+    found = page.facts(rows, Cells(rows))
+    assert (found["epochs"], found["saved_epochs"]) == (8 * 30 - 6 * 10, 60)
 
 
 def test_same_failure_of_many_trials_is_one_line():

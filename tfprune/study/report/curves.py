@@ -167,7 +167,9 @@ def against(found, title, prefix=""):
     better = "higher is better" if measure.higher_is_better else "lower is better"
     panel.axes(RATIO, f"difference in {measure.title} ({better})", form=lambda v: f"{v:+g}" if v else "0")
     panel.level(0, "ink")
-    aside = min(1.6 * room / max(len(lines), 1), 0.025)
+    # Beside each other, but nearer to their own ratio than to the next.
+    nearest = min([room, *(b - a for a, b in itertools.pairwise(ratios))])
+    aside = min(0.6 * nearest / len(lines), 0.015)
     for index, (series, part) in enumerate(lines):
         shift = (index - (len(lines) - 1) / 2) * aside
         tips = [f"{series.title} minus {title} at {one.ratio:g}: {difference_words(one)}" for one in part]
@@ -194,7 +196,7 @@ def some(values, most):
 
 
 def _panel(x, y):
-    return svg.Panel(54, 30, WIDTH - 66, HEIGHT - 80, x, y)
+    return svg.Panel(54, 34, WIDTH - 66, HEIGHT - 84, x, y)
 
 
 def _controls_first(lines):

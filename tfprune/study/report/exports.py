@@ -58,9 +58,11 @@ def all_tables(rows):
     found = []
     for prefix, part in page.numbered(rows):
         cells = Cells(part)
+        potentials, measures = verdicts.potentials(cells), verdicts.measures(cells)
         differences = tables.differences(cells, prefix)[1]
         chapter = [
-            tables.potential(verdicts.potentials(cells), verdicts.measures(cells), prefix),
+            tables.potential(potentials, measures, prefix),
+            tables.steps(potentials, measures, prefix),
             tables.quality(cells, prefix),
             tables.cost(cells, prefix),
             *tables.out_of_distribution(cells, prefix),

@@ -7,10 +7,8 @@ from tfprune.study.report import figures, svg, tables
 from tfprune.study.report.cells import Cells, chapters, mean_and_deviation
 
 _VERSIONS = ("tfprune", "tensorflow", "keras", "numpy", "python")
-_SETTINGS = (
-    *("layers", "criterion", "scope", "rounds", "optimizer", "learning_rate", "momentum", "weight_decay"),
-    *("batch_size", "epochs", "patience", "decay", "detectors", "corruptions"),
-)
+_RECIPE = ("optimizer", "learning_rate", "momentum", "weight_decay", "batch_size", "epochs", "patience", "decay")
+_SETTINGS = ("layers", "criterion", "scope", "rounds", *_RECIPE, "detectors", "corruptions")
 _MOST_FAILURES = 50
 _NAMES = {
     "cifar10": "CIFAR-10",
@@ -54,6 +52,7 @@ def chapter(rows, prefix=""):
         "cells": cells,
         "legend": [(one, svg.colour(one), svg.swatch(one)) for one in cells.curves],
         "figures": figures.draw(cells, potentials, prefix),
+        "steps": tables.steps(potentials, verdicts.measures(cells), prefix),
         "verdicts": lines,
         "measures": [
             one.title for one in verdicts.measures(cells) if any(one.title in line["found"] for line in lines)
@@ -91,21 +90,14 @@ def headline(cells, potentials, rows):
         rows: All rows of the chapter.
     """
     ours = [one for one in potentials if not one.series.control] or potentials
+    plain = {"big": "", "notes": [], "tiles": []}
     if not cells.rows:
-        return {
-            "lead": "Nothing is finished yet",
-            "big": "",
-            "tail": f"{len(rows)} trials failed.",
-            "notes": [],
-            "tiles": [],
-        }
+        return {"lead": "Nothing is finished yet:", "tail": f"{_count(len(rows), 'trial')} failed.", **plain}
     if not ours:
         return {
             "lead": "Nothing to compare yet:",
-            "big": "",
             "tail": "no pruned network has a dense one of its seed beside it.",
-            "notes": [],
-            "tiles": [],
+            **plain,
         }
     best = ours[0]
     notes = _notes(best, ours) + _notes_on_controls(best, potentials)
@@ -163,22 +155,26 @@ def _notes(best, ours):
         notes.append("That is the largest ratio tried: the limit lies beyond it.")
     for one in best.limited_by[:2]:
         step = next(s for s in best.steps[one.column] if s.ratio == best.failed_ratio)
-        notes.append(f"At {best.failed_ratio:.0%} {_limit_words(one, step)}.")
+        notes.append(f"At {best.failed_ratio:.0%}, {_limit_words(one, step)}.")
     if best.by_mean > best.ratio and best.num_seeds >= 2:
         notes.append(f"By the means alone, without confidence, {best.by_mean:.0%}.")
     return notes
 
 
 def _limit_words(measure, step):
-    what = {True: "falls", False: "rises"}[measure.higher_is_better]
-    by = f"{100 * step.harm:.1f} %" if measure.relative else f"{step.harm:.3f}"
-    allowed = f"{100 * measure.limit:g} %" if measure.relative else f"{measure.limit:g}"
+    """What a measure does at the ratio that ended the search, in words."""
+    falls = "falls" if measure.higher_is_better else "rises"
+
+    def form(value):
+        return f"{100 * value:.1f} %" if measure.relative else f"{value:.3f}"
+
+    allowed = f"({100 * measure.limit:g} % is allowed)" if measure.relative else f"({measure.limit:g} is allowed)"
     if step.high is None:
-        return f"{measure.title} {what} by {by} ({allowed} allowed)"
-    high = f"{100 * step.high:.1f} %" if measure.relative else f"{step.high:.3f}"
-    verdict = "is shown to suffer" if step.verdict == verdicts.FAILS else "is not shown to hold"
-    change = f"{what} by {by}" if step.harm > 0 else "does not change for the worse on average"
-    return f"{measure.title} {verdict}: it {change}, perhaps by {high}; {allowed} is allowed"
+        return f"{measure.title} {falls} by {form(step.harm)} {allowed}"
+    if step.verdict == verdicts.FAILS:
+        return f"{measure.title} {falls} by {form(step.harm)}, surely by more than {form(step.low)} {allowed}"
+    change = f"{falls} by {form(step.harm)} on average" if step.harm > 0 else "is no worse on average"
+    return f"{measure.title} {change}, but {form(step.high)} cannot be ruled out {allowed}"
 
 
 def _tiles(best, cells):
@@ -218,8 +214,7 @@ def facts(rows, cells):
         "settings": [(name.replace("_", " "), _values(rows, name)) for name in _SETTINGS if _values(rows, name)],
         "trainers": _counts(done, "trainer"),
         "devices": _counts(done, "device"),
-        "epochs": sum(row.get("total_epochs") or 0 for row in done),
-        "dense_epochs": _dense_epochs(done),
+        **_epochs(done),
         "minutes": sum(row.get("wall_time") or 0 for row in rows) / 60,
         "num_cut": sum(bool(row.get("epochs")) and row.get("epochs_trained") == row.get("epochs") for row in done),
         "num_test": next((row.get("num_samples") for row in done if row.get("num_samples")), None),
@@ -238,9 +233,14 @@ def failures(rows):
     return [{"error": error, "count": len(keys), "keys": keys[:5]} for error, keys in ordered[:_MOST_FAILURES]]
 
 
-def _dense_epochs(rows):
-    by_key = {(row.get("dense_key") or row.get("seed")): row.get("dense_epochs") for row in rows}
-    return sum(value for value in by_key.values() if value)
+def _epochs(rows):
+    """Epochs that were trained, and those that sharing saved: every row counts those of its dense network."""
+    counted = [row for row in rows if row.get("total_epochs") is not None]
+    every = sum(row["total_epochs"] for row in counted)
+    shared = [row for row in counted if row.get("dense_epochs")]
+    once = {(row.get("seed"), *(str(row.get(name)) for name in _RECIPE)): row["dense_epochs"] for row in shared}
+    saved = sum(row["dense_epochs"] for row in shared) - sum(once.values())
+    return {"epochs": every - saved, "saved_epochs": saved}
 
 
 def _values(rows, name):
@@ -266,6 +266,10 @@ def _counts(rows, name):
         if row.get(name):
             found[str(row[name])] = found.get(str(row[name]), 0) + 1
     return [f"{value} ({count})" if len(found) > 1 else value for value, count in sorted(found.items())]
+
+
+def _count(number, word):
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _name(name):

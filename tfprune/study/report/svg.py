@@ -239,7 +239,7 @@ class Panel:
         if x_title:
             self.parts.append(text(self.left + self.width / 2, bottom + 36, x_title, "middle"))
         if y_title:
-            self.parts.append(text(2, self.top - 10, y_title, name="ink"))
+            self.parts.append(text(2, self.top - 16, y_title, name="ink"))
 
     def level(self, value, name, dashes="", words=""):
         """Draws a horizontal line, with a word above its right end."""

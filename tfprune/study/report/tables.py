@@ -92,6 +92,27 @@ def potential(potentials, measures, prefix=""):
     return Table(f"{prefix}potential", "Prune potential", columns, rows)
 
 
+def steps(potentials, measures, prefix=""):
+    """Returns the table behind the potentials: each measure's harm at each ratio, its interval, and the verdict."""
+    words = {verdicts.HOLDS: "holds", verdicts.OPEN: "not shown", verdicts.FAILS: "suffers"}
+    rows = [
+        [
+            Cell(one.series.title),
+            Cell(measure.title),
+            Cell(f"{step.ratio:g}", step.ratio),
+            Cell(str(step.count), step.count),
+            *(_signed(value) for value in (step.harm, step.low, step.high)),
+            Cell(f"{measure.limit:g}", measure.limit),
+            Cell(words[step.verdict]),
+        ]
+        for one in potentials
+        for measure in measures
+        for step in one.steps.get(measure.column, ())
+    ]
+    columns = ["strategy", "measure", "ratio", "seeds", "harm", "from", "to", "allowed", "verdict"]
+    return Table(f"{prefix}steps", "Harm at every ratio", columns, rows, 0)
+
+
 def retitled(table, title):
     """Returns the table under another title."""
     return dataclasses.replace(table, title=title)
