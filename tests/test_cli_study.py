@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+import types
 
 import pytest
 
-from tfprune import cli, study
-from tfprune.cli import chosen, forecast, names, program, summary
+from tfprune import cli, datasets, study
+from tfprune.cli import chosen, forecast, names, program, standing, summary
 from tfprune.study import grid
 from tfprune.study.trial import Evaluation, Recipe
 
@@ -185,7 +186,7 @@ def test_status_loads_nothing_heavy(finished):
 
 
 def test_dry_run_lists_the_trials_and_what_finished_ones_tell_of_the_time(finished, monkeypatch, capsys):
-    monkeypatch.setattr(forecast, "seconds_per_epoch", None)  # nothing needs to be measured
+    monkeypatch.setattr(forecast, "time_trial", None)  # nothing needs to be measured
     grid_words = ["--seeds", "0-1", "--ratios", "0,0.5", "--strategies", "one_shot", "--epochs", "2", "--patience", "1"]
     words = ["study", "moons", *grid_words, "--dry-run", "--jobs", "2", "--out", finished[0]]
     found = document(capsys, *words)
@@ -201,45 +202,67 @@ def test_dry_run_lists_the_trials_and_what_finished_ones_tell_of_the_time(finish
 
 
 def test_dry_run_without_finished_trials_counts_epochs(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(forecast, "seconds_per_epoch", lambda trial: 0.5)
+    monkeypatch.setattr(forecast, "time_trial", lambda trial: forecast.Cost(fixed=3.0, epoch=0.5))
     words = ["--seeds", "0-1", "--ratios", "0.2,0.5", "--strategies", "one_shot,iterative", "--epochs", "100"]
     found = document(capsys, "study", "moons", *words, "--dry-run", "--jobs", "4", "--out", tmp_path / "new")
     # two dense networks, and for each of two seeds and two ratios one round of one_shot and five of iterative
-    assert found["seconds"] == 0.5 * 100 * (2 + 4 * (1 + 5)) / 4
+    assert found["seconds"] == (3 * (2 + 4 * 2) + 0.5 * 100 * (2 + 4 * (1 + 5))) / 4
     assert found["seconds_from"] == "a short epoch"
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("batch_size", [0, 128])
-def test_an_epoch_is_timed_on_its_first_steps(batch_size, monkeypatch):
-    from tfprune.study import work
+@pytest.mark.parametrize(
+    ("batch_size", "trained", "epoch"),
+    [
+        (0, [(700, 1), (700, 1), (700, 3)], 1.0),  # two epochs more take two seconds more
+        (128, [(256, 1), (256, 1), (256, 2)], 2 * 700 / 256),  # one epoch more of 256 of 700 examples takes two more
+    ],
+)
+def test_a_trial_is_timed_on_its_first_steps_and_its_evaluation(batch_size, trained, epoch, monkeypatch):
+    from tfprune.study import measure, process, work
 
-    trained = []
-
-    def train_round(masked, data, recipe, seed, number, early_stop):
-        trained.append((len(data.train[0]), recipe.epochs))
-
-    setup = work.set_up
-
-    def set_up(trial):
-        import dataclasses
-        import types
-
-        return dataclasses.replace(setup(trial), trainer=types.SimpleNamespace(train_round=train_round))
-
-    monkeypatch.setattr(work, "set_up", set_up)
+    seen = []
+    trainer = types.SimpleNamespace(
+        train_round=lambda masked, data, recipe, seed, number, early_stop: seen.append(
+            (len(data.train[0]), recipe.epochs)
+        )
+    )
+    setup = types.SimpleNamespace(data=datasets.moons(), masked=None, trainer=trainer, dense_cost={})
+    monkeypatch.setattr(work, "set_up", lambda trial: setup)
+    monkeypatch.setattr(process, "settle", lambda: None)
+    monkeypatch.setattr(measure, "evaluate", lambda model, data, *_: seen.append(len(data.test[0])))
     monkeypatch.setattr(forecast, "_STEPS", 2)
-    # what the clock says before and after each of the three trainings: 9 s, 1 s, and then 3 s
-    clock = iter([0, 9, 10, 11, 20, 23])
+    # what the clock says before and after: 5 s to set up, 9, 1 and 3 s to train, 4 s to evaluate
+    clock = iter([0, 5, 10, 19, 20, 21, 30, 33, 40, 44])
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(clock))
     trial = study.Trial("moons", "mlp", "one_shot", 0.5, 0, recipe=Recipe(batch_size=batch_size))
-    seconds = forecast.seconds_per_epoch(trial)
-    if batch_size:  # 256 of 700 examples; one epoch more takes two seconds more
-        assert trained == [(256, 1), (256, 1), (256, 2)]
-        assert seconds == pytest.approx(2 * 700 / 256)
-    else:  # two epochs more take two seconds more
-        assert trained == [(700, 1), (700, 1), (700, 3)]
-        assert seconds == pytest.approx(1)
+    assert forecast.time_trial(trial) == forecast.Cost(fixed=5 + (9 - 1) + 4, epoch=pytest.approx(epoch))
+    assert seen == [*trained, 150]
+
+
+def test_status_names_what_is_running():
+    kinds = {"k1": ["one_shot", 0.5], "k2": ["iterative", 0.9]}
+    found = {"study": "moons", "trials": 2, "done": 0, "failed": 0, "left": 2, "active": True, "jobs": 2}
+    found |= {"seconds_left": 8000.0, "running": ["dense-k1", "ticket-k2", "plan-k3"]}
+    assert list(standing._lines("runs/moons", found, kinds)) == [
+        "moons: 2 trials, 0 done, 0 failed, 2 left",
+        "time left: about 2 h 13 min at 2 trials at a time",
+        "running: a dense network, iterative at 0.9, plan-k3",
+    ]
+
+
+def test_a_narrow_terminal_leaves_columns_out_and_wraps_no_number(monkeypatch):
+    common = {"status": "done", "strategy": "one_shot_random", "model": "mlp", "dataset": "digits", "ratio": 0.5}
+    common |= {"early_stop_epoch": 3, "compression_ratio": 2.0, "theoretical_speedup": 2.5, "ece": 0.05}
+    common |= {f"{name}/auroc_msp": 0.8 for name in ("photos", "shuffled")}
+    rows = [{**common, "seed": 0, "accuracy": 0.9}, {**common, "seed": 1, "accuracy": 0.8}]
+    monkeypatch.setenv("COLUMNS", "80")
+    text, cells = summary.summary_table(rows)
+    [line] = [line for line in text.splitlines() if line.startswith("one_shot_random")]
+    assert line.split() == ["one_shot_random", "0.5", "0.850", "±", "0.071", "3", "0.050", "0.800", "0.800", "2.00"]
+    assert cells[0]["theoretical_speedup"] == 2.5
+    monkeypatch.setenv("COLUMNS", "120")
+    assert "2.50" in summary.summary_table(rows)[0]
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch, tmp_path, capsys):

@@ -11,8 +11,8 @@ _STEPS = 20  # of the epoch that is measured where no trial has run yet
 def answer(study, folder, jobs, retry_failed=False):
     """Returns the trials, which of them are finished, and an estimate of the time that the others take.
 
-    The estimate is made from the folder's finished trials. Where there are none, some steps of each kind of network are
-    trained and timed, and the estimate is the most that training may take: as if no round stopped early.
+    The estimate is made from the folder's finished trials. Where there are none, each kind of network is set up,
+    trained for some steps and evaluated, and the estimate is the most that this may take: as if no round stopped early.
 
     Args:
         study: The `Study`.
@@ -49,7 +49,7 @@ def _time(document):
     shown = duration(document["seconds"])
     if document["seconds_from"] == "finished trials":
         return f"about {shown}, as the finished trials took,"
-    return f"at most {shown} of training, if no round stops early (measured on {_STEPS} steps),"
+    return f"at most about {shown}, if no round stops early (measured on {_STEPS} steps and an evaluation),"
 
 
 def _rows(folder):
@@ -70,38 +70,58 @@ def _estimate(todo, done, jobs):
 
 
 def _longest(todo):
-    """The seconds that training takes where no round stops early: dense networks once, and every trial's rounds."""
-    per_epoch, epochs = {}, {}
+    """The seconds that trials take where no round stops early: dense networks once, and every trial's rounds."""
+    costs, epochs = {}, {}
     for trial in todo:
-        kind = (trial.dataset, trial.model, dataclasses.replace(trial.recipe, epochs=1, patience=1))
-        if kind not in per_epoch:
+        kind = (trial.dataset, trial.model, dataclasses.replace(trial.recipe, epochs=1, patience=1), trial.evaluation)
+        if kind not in costs:
             print(f"timing {trial.model} on {trial.dataset} ...", flush=True)
-            per_epoch[kind] = seconds_per_epoch(trial)
+            costs[kind] = time_trial(trial)
         epochs[trial.key] = kind, trial.num_rounds * trial.recipe.epochs
         epochs[trial.dense_key] = kind, trial.recipe.epochs
-    return sum(count * per_epoch[kind] for kind, count in epochs.values())
+    return sum(costs[kind].fixed + count * costs[kind].epoch for kind, count in epochs.values())
 
 
-def seconds_per_epoch(trial):
-    """Returns the seconds that an epoch of a trial's dense network takes here, measured on its first steps.
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a trial takes.
+
+    Args:
+        fixed: Seconds to set up, compile and evaluate.
+        epoch: Seconds of an epoch.
+    """
+
+    fixed: float
+    epoch: float
+
+
+def time_trial(trial):
+    """Returns the `Cost` of a trial here, measured on the first steps of its dense network, and on its evaluation.
 
     Args:
         trial: The `Trial`.
     """
-    from tfprune.study import process, work
+    from tfprune.study import measure, process, work
 
     process.settle()  # as for a trial
-    setup = work.set_up(trial)
+    setup, start = _timed(work.set_up, trial)
     size = trial.recipe.batch_size
     data, share = (setup.data, 1.0) if not size else _shortened(setup.data, _STEPS * size)
     more = 1 if size else _STEPS  # an epoch of one step is too short to time
-    times = []
-    for epochs in (1, 1, 1 + more):  # the first call compiles
-        recipe = dataclasses.replace(trial.recipe, epochs=epochs)
-        start = time.perf_counter()
-        setup.trainer.train_round(setup.masked, data, recipe, trial.seed, 0, early_stop=False)
-        times.append(time.perf_counter() - start)
-    return max(times[2] - times[1], 0.0) / more / share
+    recipes = [dataclasses.replace(trial.recipe, epochs=epochs) for epochs in (1, 1, 1 + more)]
+    first, one, several = (
+        _timed(setup.trainer.train_round, setup.masked, data, recipe, trial.seed, 0, early_stop=False)[1]
+        for recipe in recipes
+    )
+    evaluate = (measure.evaluate, setup.masked, setup.data, trial.evaluation, setup.dense_cost, trial.seed)
+    return Cost(start + max(first - one, 0.0) + _timed(*evaluate)[1], max(several - one, 0.0) / more / share)
+
+
+def _timed(function, *arguments, **options):
+    """`(what the function returns, seconds)`."""
+    start = time.perf_counter()
+    result = function(*arguments, **options)
+    return result, time.perf_counter() - start
 
 
 def _shortened(data, most):

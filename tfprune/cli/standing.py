@@ -11,11 +11,12 @@ def answer(folder):
     """
     from tfprune.study import progress
 
-    found = progress.status(folder)
-    return Answer({"folder": folder, **found}, "\n".join(_lines(folder, found)), code=int(found["failed"] > 0))
+    found, kinds = progress.status(folder), progress.read_plan(folder)["trials"]
+    text = "\n".join(_lines(folder, found, kinds))
+    return Answer({"folder": folder, **found}, text, code=int(found["failed"] > 0))
 
 
-def _lines(folder, found):
+def _lines(folder, found, kinds):
     counts = ", ".join(f"{found[name]} {name}" for name in ("done", "failed", "left"))
     yield f"{found['study']}: {found['trials']} trials, {counts}"
     if found["left"] and not found["active"]:
@@ -23,7 +24,7 @@ def _lines(folder, found):
     if found["left"]:
         yield f"time left: {_left(found)}"
     if found["running"]:
-        yield f"running: {', '.join(found['running'])}"
+        yield f"running: {', '.join(_named(piece, kinds) for piece in found['running'])}"
     if found["failed"]:
         yield "Trials that failed are run again with --retry-failed; the report says why they did."
 
@@ -32,3 +33,12 @@ def _left(found):
     if found["seconds_left"] is None:
         return "not known before a trial is finished"
     return f"about {duration(found['seconds_left'])} at {found['jobs']} trials at a time"
+
+
+def _named(piece, kinds):
+    """What a piece of work is about; its name holds what kind of work it is, and the key of its (first) trial."""
+    work, _, key = piece.partition("-")
+    strategy, ratio = kinds.get(key, (work, None))
+    if work == "dense":
+        return "a dense network"
+    return piece if ratio is None else f"{strategy} at {ratio:g}"

@@ -56,15 +56,35 @@ def _cells(found, columns):
 
 
 def _print(cells, columns):
-    from rich import console, table
+    from rich import console, measure
 
-    # 80 characters hold it: the report has the other deviations
-    titles = ("\nstrategy", "\nratio", *(title for _, title in columns.values()))
-    shown = table.Table(*titles, box=None, padding=(0, 1, 0, 0))
+    output = console.Console(markup=False, highlight=False)
+    endless = output.options.update(max_width=10_000)
+    columns, table = dict(columns), _table(cells, columns)
+    for name in _spare(columns):
+        if measure.Measurement.get(output, endless, table).maximum <= output.width:
+            break
+        del columns[name]
+        table = _table(cells, columns)
+    output.print(table)
+
+
+def _spare(columns):
+    """What a narrow terminal leaves out, one after another; the report has it all."""
+    aurocs = [name for name in columns if "/" in name]
+    return ["theoretical_speedup", *aurocs[:0:-1], "compression_ratio"]
+
+
+def _table(cells, columns):
+    from rich import table
+
+    shown = table.Table(box=None, padding=(0, 1, 0, 0))
+    for title in ("\nstrategy", "\nratio", *(title for _, title in columns.values())):
+        shown.add_column(title, no_wrap=title != "\nstrategy")
     for cell in cells:
         values = [_number(cell, name, digits) for name, (digits, _) in columns.items()]
         shown.add_row(cell["strategy"], f"{cell['ratio']:g}", *values)
-    console.Console(markup=False, highlight=False).print(shown)
+    return shown
 
 
 def _number(cell, name, digits):
