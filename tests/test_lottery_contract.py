@@ -292,7 +292,7 @@ def test_threshold_that_drops_one_channel_more_is_noticed(monkeypatch):
         keep[group.units] = scores > np.sort(scores)[-count]
         return keep
 
-    monkeypatch.setattr(masks, "_keep_best", above)
+    monkeypatch.setattr(masks, "keep_best", above)
     for scope in ("layer", "global"):
         with pytest.raises(ContractError, match=r"\d+ channels of .* are kept in round 1, but \d+ were asked for"):
             fit(LotteryTicket(0.5, scope=scope))
@@ -311,13 +311,13 @@ def test_random_control_with_other_counts_is_noticed(monkeypatch):
         def __call__(self, group):
             return super().__call__(group) if group.name == "hidden" else np.zeros(group.channels)
 
-    original = masks._keep_best
+    original = masks.keep_best
 
     def uneven(graph, group, scores, count, keep):
         return original(graph, group, scores, count - (not scores.any()), keep)
 
     monkeypatch.setitem(criteria.CRITERIA, "random", Uneven)
-    monkeypatch.setattr(masks, "_keep_best", uneven)
+    monkeypatch.setattr(masks, "keep_best", uneven)
     with pytest.raises(ContractError, match="2 channels of layer 'second' are kept in round 1, but 3 were asked for"):
         fit(LotteryTicket(0.5, criterion="random"))
 

@@ -61,7 +61,7 @@ def fastest(plan, multiply_adds, batch_size, multiples=MULTIPLES, repeats=15):
     candidates, kept = {}, []
     for multiple in sorted(multiples):
         strength = _strength(plan, multiply_adds, multiple)
-        keep = None if strength is None else plan.kept(plan.masks(strength, multiple))
+        keep = None if strength is None else plan.kept(strength, multiple)
         if keep is not None and not any((keep == other).all() for other in kept):  # the same channels: nothing to time
             kept.append(keep)
             candidates[multiple] = plan.cut(strength, multiple), plan.costs(strength, multiple)["multiply_adds"]

@@ -69,11 +69,13 @@ def prune_to(
     timed = next((_Timed(plan, limit, model, batch_size) for limit in budget if limit.name == "latency"), None)
     round_to = round_to or (timed.round_to(counted) if timed else 1)
     strength = counted.weakest(round_to)
+    measured = {}
     if timed:
         strength = timed.weakest(strength, round_to)
-    with plan.masked_at(strength, round_to):
-        small = surgery.shrink(plan.masked, compensate)
-    rows = counted.reached(strength, round_to) | (timed.reached(strength) if timed else {})
+        measured = timed.reached(strength)
+    strength, found, costs = counted.choose(strength, round_to)
+    small = plan.shrink(found, compensate)
+    rows = counted.reached(costs) | measured
     _REPORTS[small] = {"ratio": plan.ratios(strength), "round_to": round_to, **rows}
     if show:
         print("\n".join(lines(rows)))
@@ -132,16 +134,24 @@ class _Counted:
                     f"{self.whole[name]:,}, and the smallest that can be reached is {least[name]:,}"
                     f"{self.plan.why(round_to)}. tfprune.inspect(model) shows what is pinned, and why."
                 )
-        return weakest(lambda strength: self.meets(strength, round_to))
+        return weakest(lambda strength: self.meets(self.plan.costs(strength, round_to)))
 
-    def meets(self, strength, round_to):
+    def meets(self, costs):
         """Whether all budgets are met."""
-        costs = self.plan.costs(strength, round_to)
         return all(costs[name] <= limit for name, limit in self.limits.items())
 
-    def reached(self, strength, round_to):
+    def choose(self, strength, round_to):
+        """`(strength, masks, costs)` at this strength or a little above it."""
+        step = 2**-10
+        while True:
+            found, costs = self.plan.chosen(strength, round_to)
+            if self.meets(costs) or strength == 1.0:
+                return strength, found, costs
+            # Which channels go may change the costs where groups overlap in a layer.
+            strength, step = min(1.0, strength + step), 2 * step
+
+    def reached(self, costs):
         """`{name: {"limit", "before", "reached"}}`."""
-        costs = self.plan.costs(strength, round_to)
         return {
             name: {"limit": limit, "before": self.whole[name], "reached": costs[name]}
             for name, limit in self.limits.items()
@@ -179,16 +189,16 @@ class _Timed:
                 f"'{self.plan.masked.name}' takes {limits.show('latency', whole)}, and the smallest that can be "
                 f"reached {limits.show('latency', small)}{self.plan.why(round_to)}, at batch_size={self.batch_size}."
             )
-        self._confirm(weakest(lambda strength: self.meets(strength, round_to), low, 1.0, _TRIALS), round_to)
-        return min(strength for strength in self.found if self.meets(strength, round_to))
+        return self._confirmed(weakest(lambda strength: self.meets(strength, round_to), low, 1.0, _TRIALS), round_to)
 
-    def _confirm(self, strength, round_to):
+    def _confirmed(self, strength, round_to):
         """Times what was found once more: of many candidates near the limit, one will have been lucky."""
         while strength < 1.0:
             del self.found[strength]
             if self.meets(strength, round_to):
-                return
+                break
             strength = min(other for other in self.found if other > strength and self.meets(other, round_to))
+        return strength
 
     def meets(self, strength, round_to):
         """Whether the small model of this strength is fast enough; measured once."""

@@ -47,7 +47,7 @@ def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, onl
     """
     graph = surgery.masked_graph(masked, "compute_masks")
     criterion = criteria.get(criterion, seed)
-    chosen = _choose_groups(graph, ratio, ignore, only)
+    chosen = choose_groups(graph, ratio, ignore, only)
     _check_round_to(round_to)
     if scope not in ("layer", "global"):
         raise ValueError(f"Unknown scope {scope!r}. Expected 'layer' or 'global'.")
@@ -136,27 +136,41 @@ def _masks(graph, keep):
 def _prune_layer(graph, group, ratio, criterion, round_to, keep, found):
     """The units kept without those that a group loses; its scores are written into `found`."""
     scores = found[group.units] = criteria.score(criterion, describe(graph, group, keep))
-    count = _num_kept(group.channels, ratio, round_to)
-    return _keep_best(graph, group, scores, count, keep)
+    count = num_kept(group.channels, ratio, round_to)
+    return keep_best(graph, group, scores, count, keep)
 
 
 def _prune_globally(graph, chosen, criterion, comparable, round_to, keep, found):
-    """One ranking over all groups; what `_needed` names stays whatever its score."""
+    """One ranking over all groups; the scores are written into `found`."""
     scores = {group: _ranked(criterion, comparable, describe(graph, group, keep)) for group, _ in chosen}
+    for group, _ in chosen:
+        found[group.units] = scores[group]
+    return keep_best_of_all(graph, chosen, scores, round_to, keep)
+
+
+def keep_best_of_all(graph, chosen, scores, round_to, keep):
+    """The units kept when one ranking over all groups decides; what `_needed` names stays whatever its score.
+
+    Args:
+        graph: The model's `ChannelGraph`.
+        chosen: `[(group, ratio)]`, the same ratio for all.
+        scores: `{group: one score a channel}`.
+        round_to: What the channels kept of a group are rounded up to.
+        keep: Bool array over unit numbers: what is kept so far.
+    """
     ranking = []
     for position, (group, _) in enumerate(chosen):
-        found[group.units] = scores[group]
         alive = np.flatnonzero(keep[group.units])
         stays = _needed(graph, group, scores[group], keep)
         ranking += [(scores[group][index], position, -index) for index in alive if index not in stays]
     total = sum(group.channels for group, _ in chosen)
     removed = total - sum(int(keep[group.units].sum()) for group, _ in chosen)
     ratio = chosen[0][1]
-    losers = sorted(ranking)[: max(0, total - _num_kept(total, ratio, 1) - removed)]
+    losers = sorted(ranking)[: max(0, total - num_kept(total, ratio, 1) - removed)]
     for position, (group, _) in enumerate(chosen):
         lost = sum(1 for loser in losers if loser[1] == position)
         count = _round_up(int(keep[group.units].sum()) - lost, round_to)
-        keep = _keep_best(graph, group, scores[group], count, keep)
+        keep = keep_best(graph, group, scores[group], count, keep)
     return keep
 
 
@@ -166,7 +180,8 @@ def _ranked(criterion, comparable, group):
     return scores if comparable else criteria.relative(scores, group)
 
 
-def _keep_best(graph, group, scores, count, keep):
+def keep_best(graph, group, scores, count, keep):
+    """The units kept when a group keeps its best so many: bool array over unit numbers, as `keep`."""
     stays = _needed(graph, group, scores, keep)
     scores = np.where(keep[group.units], scores, -np.inf)  # pruned stays pruned
     scores[list(stays)] = np.inf
@@ -191,7 +206,8 @@ def _needed(graph, group, scores, keep):
     return stays
 
 
-def _num_kept(channels, ratio, round_to):
+def num_kept(channels, ratio, round_to):
+    """How many of the channels a ratio leaves: at least one, rounded up to a multiple."""
     removed = int(np.floor(ratio * channels + 0.5 + 1e-6))  # nearest; 1e-6 forgives float32 ratios
     return min(channels, _round_up(max(1, channels - removed), round_to))
 
@@ -246,7 +262,7 @@ def _rows(weight, axis, group, units):
     return rows.reshape(len(group.units), -1)
 
 
-def _choose_groups(graph, ratio, ignore, only):
+def choose_groups(graph, ratio, ignore, only):
     """`[(group, ratio)]` of the groups to prune."""
     ignored, wanted = _groups_of(graph, ignore, "ignore"), _groups_of(graph, only, "only")
     if isinstance(ratio, dict):
