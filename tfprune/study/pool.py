@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import warnings
 from pathlib import Path
 
 from tfprune.study import process
@@ -93,7 +94,9 @@ def _alone(function, piece, marks, backend):
 def _parallel(function, pieces, marks, jobs, backend):
     import joblib
 
-    with process.environment(), _configuration(backend):
+    with process.environment(), _configuration(backend), warnings.catch_warnings():
+        # loky gives a process up that TensorFlow has made large, and takes a new one: nothing is lost
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
         active, _ = joblib.parallel.get_active_backend()
         call = [joblib.delayed(_marked)(function, piece, str(marks)) for piece in pieces]
         if active.supports_return_generator:
