@@ -135,7 +135,7 @@ def train_round(
         *progress, history = loop.run(data, (seed, round_number), progress, until, patience)
         stride *= 2 if time.monotonic() - begun < checkpoint.seconds / 8 else 1
         losses.extend(history.tolist())
-        _check_finite(losses)
+        check_finite(losses)
         calls.get(progress[0], lambda: None)()
         if checkpoint.due():
             _save(loop, model, checkpoint, progress, losses)
@@ -163,7 +163,12 @@ def _resume(loop, model, checkpoint):
     return about["progress"], about["losses"]
 
 
-def _check_finite(losses):
+def check_finite(losses):
+    """Raises a FloatingPointError where a validation loss is NaN or infinite.
+
+    Args:
+        losses: `[(loss, validation loss)]` of the epochs of a round.
+    """
     for epoch, (_, value) in enumerate(losses, start=1):
         if not math.isfinite(value):
             raise FloatingPointError(

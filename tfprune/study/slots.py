@@ -51,9 +51,18 @@ class Member:
 
     @property
     def is_over(self):
-        """Whether the round has ended."""
-        failed = bool(self.losses) and not math.isfinite(self.losses[-1][1])
-        return self.epoch >= self.epochs or self.epoch - self.best_epoch >= self.patience or failed
+        """Whether it has to leave its seat."""
+        return self.epoch >= self.epochs or self.is_out_of_patience or self.failed
+
+    @property
+    def is_out_of_patience(self):
+        """Whether the validation loss has not fallen for too long."""
+        return self.epoch - self.best_epoch >= self.patience
+
+    @property
+    def failed(self):
+        """Whether the validation loss is NaN or infinite."""
+        return bool(self.losses) and not math.isfinite(self.losses[-1][1])
 
     @property
     def trained(self):
@@ -102,6 +111,11 @@ class Slot:
     def num_members(self):
         """How many wait or sit in a seat."""
         return len(self.waiting) + sum(member is not None for member in self.seats)
+
+    def clear(self):
+        """Sends all away."""
+        self.waiting.clear()
+        self.seats = [None] * SEATS
 
     def run(self):
         """Trains until at least one network's round is over; returns those, which have left their seats."""

@@ -55,8 +55,26 @@ def run_trial(trial, folder=None, devices=1, trainer="auto"):
     dense_row = _dense_row(setup, dense, shelves[0])
     look = functools.partial(measure.glance, setup.masked, setup.data)
     ticket, glances = rounds.train_rounds(setup, dense, *shelves, look)
-    small = tfprune.shrink(setup.masked)
-    row = measure.evaluate(small, setup.data, trial.evaluation, setup.dense_cost, trial.seed)
+    columns = columns_of(setup, dense, dense_row, ticket, glances, tfprune.shrink(setup.masked))
+    rounds.forget(setup, shelves[1])
+    return columns
+
+
+def columns_of(setup, dense, dense_row, ticket, glances, small):
+    """Returns what was measured of a trial that has been trained, as a flat dict.
+
+    Args:
+        setup: The trial's `Setup`.
+        dense: The trained `rounds.Dense`.
+        dense_row: What was measured of it.
+        ticket: The finished `LotteryTicket`.
+        glances: What was seen after each round between.
+        small: The ticket, as a model.
+    """
+    from tfprune.study import measure
+
+    evaluation = setup.trial.evaluation
+    row = measure.evaluate(small, setup.data, evaluation, setup.dense_cost, setup.trial.seed)
     columns = {
         **measure.training_columns(ticket, dense),
         "trainer": setup.trainer.name,
@@ -66,9 +84,8 @@ def run_trial(trial, folder=None, devices=1, trainer="auto"):
         **row,
         **{f"dense_{name}": value for name, value in dense_row.items()},
     }
-    if trial.evaluation.latency:
+    if evaluation.latency:
         columns |= measure.latency_columns(small, setup.model)
-    rounds.forget(setup, shelves[1])
     return measure.plain(columns)
 
 
