@@ -44,6 +44,8 @@ def find_ticket(model, data, strategy="one_shot", ratio=0.5, shrink_between_roun
     own = {name: options.pop(name) for name in list(options) if name in _TICKET_ARGUMENTS}
     callback = LotteryTicket(ratio, rounds=chosen.rounds, rewind=chosen.rewind, **own)
     fit = _fit_function(data, options, callback)
+    if shrink_between_rounds and callback.backup is not None:
+        raise ValueError("backup= is for one fit over all rounds. Received: shrink_between_rounds=True, too.")
     if shrink_between_rounds:
         small = _find_shrinking(masked, fit, callback)
     else:

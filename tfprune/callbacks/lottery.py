@@ -7,9 +7,10 @@ import warnings
 import keras
 import numpy as np
 
+from tfprune.callbacks import backup as backups
 from tfprune.callbacks.change import clear, prune
 from tfprune.callbacks.company import company
-from tfprune.pruning import contract, criteria, masks, rewind, schedules, surgery, ticket_pairs
+from tfprune.pruning import checkpoint, contract, criteria, masks, rewind, schedules, surgery, ticket_pairs
 from tfprune.pruning.ticket import Ticket
 
 
@@ -47,11 +48,15 @@ class LotteryTicket(keras.callbacks.Callback):
         epochs_per_round: The most epochs a round may take. Default None: the epochs of the fit, shared equally.
         seed: Integer for rewind "random" and criterion "random". Default None: drawn anew for each fit.
         ignore, only, round_to: As in `tfprune.compute_masks`.
+        backup: Folder for a backup at the end of each epoch. A fit that was killed goes on from it when the same script
+            runs again, and ends with the same ticket where the data comes in the same order; a fit that ended removes
+            it. Default None: no backup.
 
     Raises:
         ValueError: at the start of the fit: a model without masks, a monitored value that is not logged, an optimizer
-            with use_ema=True, or a callback beside it that cannot work with several rounds (EarlyStopping,
-            ReduceLROnPlateau, LearningRateScheduler, BackupAndRestore, ModelCheckpoint(save_best_only=True)).
+            with use_ema=True, a backup of another training, or a callback beside it that cannot work with several
+            rounds (EarlyStopping, ReduceLROnPlateau, LearningRateScheduler, BackupAndRestore,
+            ModelCheckpoint(save_best_only=True)).
         tfprune.pruning.contract.ContractError: a promise of the ticket was broken.
 
     Example:
@@ -79,6 +84,7 @@ class LotteryTicket(keras.callbacks.Callback):
         ignore=None,
         only=None,
         round_to=1,
+        backup=None,
     ):
         super().__init__()
         for share in ratio.values() if isinstance(ratio, dict) else [ratio]:
@@ -92,7 +98,7 @@ class LotteryTicket(keras.callbacks.Callback):
                 f"rewind={rewind} asks for the weights after {rewind} epochs, but a round has at most "
                 f"epochs_per_round={epochs_per_round}."
             )
-        self.seed = seed
+        self.seed, self.backup = seed, backup
         self.selection = {
             "criterion": criterion, "scope": scope, "ignore": ignore, "only": only, "round_to": round_to,
         }  # fmt: skip
@@ -106,11 +112,34 @@ class LotteryTicket(keras.callbacks.Callback):
         self.begin(self.model)
         self._number, self._limit = 0, self.epochs_per_round
         self._round = self.new_round()
+        if self.backup is not None:
+            self._go_on()
+
+    def _go_on(self):
+        """Takes the fit up where its backup was written, if there is one."""
+        self._kept, self._logs = checkpoint.Backup(self.backup, backups.identity(self)), {}
+        found = backups.resume(self, self._kept)
+        if found is not None:
+            self.model._initial_epoch, self._logs = found  # where Keras' own BackupAndRestore says it
+
+    def _keep(self, epoch, logs):
+        for name, value in (logs or {}).items():
+            self._logs.setdefault(name, []).append(float(value))
+        if not self.finished:
+            backups.keep(self, self._kept, epoch, self._logs)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Shares the epochs of the fit among the rounds where `epochs_per_round` is not given."""
+        if self.backup is not None and self.model._initial_epoch:
+            self._tell_history(epoch)
         if self._limit is None:
             self._limit = share_epochs(self.params["epochs"] - epoch, self.rounds)
+
+    def _tell_history(self, epoch):
+        """Gives Keras' History the epochs before the fit was killed, and lets the next fit start at its beginning."""
+        self.model.history.history.update({name: list(values) for name, values in self._logs.items()})
+        self.model.history.epoch = list(range(epoch))
+        self.model._initial_epoch = None
 
     def on_train_batch_begin(self, batch, logs=None):
         """Looks between two steps at what is pruned: another callback might put it right by the end of the epoch."""
@@ -127,9 +156,13 @@ class LotteryTicket(keras.callbacks.Callback):
             self.remember(self.model)
         if self._round.is_over(self._limit):
             self._end_round()
+        if self.backup is not None:
+            self._keep(epoch, logs)
 
     def on_train_end(self, logs=None):
         """Ends a round that the fit cut short, and says so where the ticket is not finished."""
+        if self.backup is not None:
+            self._kept.remove()
         self._watch.check("at the end of the fit")
         if self.finished:
             return
@@ -185,6 +218,10 @@ class LotteryTicket(keras.callbacks.Callback):
     def remember(self, masked):
         """Takes the model as it is now for what rewinding goes back to."""
         self._start, self._seal = rewind.Snapshot(masked), contract.Seal(masked)
+
+    def watch_again(self):
+        """Watches over the masks and zeros that the model has now."""
+        self._watch = clear(self.model, f"in round {self._number}")
 
     def new_round(self):
         """The early-stopping state of a round that begins."""
@@ -361,7 +398,7 @@ _REASONS = {
     "keras.optimizers.schedules.LearningRateSchedule, which is rewound",
     keras.callbacks.LearningRateScheduler: "it counts the epochs of all rounds together. Use a "
     "keras.optimizers.schedules.LearningRateSchedule, which is rewound",
-    keras.callbacks.BackupAndRestore: "it does not know of rounds and masks",
+    keras.callbacks.BackupAndRestore: "it does not know of rounds and masks. Use LotteryTicket(backup=FOLDER)",
 }
 
 
