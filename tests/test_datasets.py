@@ -57,6 +57,18 @@ def test_photos_are_real_pieces_at_the_size_of_a_digit():
     np.testing.assert_array_equal(photos, datasets.digits().ood["photos"])
 
 
+def test_noise_of_the_noisy_line_grows_along_it():
+    data = datasets.noisy_line()
+    assert [len(x) for x, _ in (data.train, data.validation, data.test)] == [700, 150, 150]
+    assert data.num_classes is None
+    x, y = (np.concatenate(parts) for parts in zip(data.train, data.validation, data.test, strict=True))
+    noise = (y - 2 * x) / (0.1 + 0.4 * x)
+    assert x.shape == y.shape == (1000, 1)
+    assert abs(noise.mean()) < 0.1
+    for half in (x < 0.5, x >= 0.5):
+        assert 0.93 < noise[half].std() < 1.07
+
+
 def test_full_batch_gives_the_whole_split_again_and_again():
     split = datasets.moons().train
     for x, y in datasets.as_full_batch(split).take(2):

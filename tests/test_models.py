@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+import tfprune
 from tfprune import models
 
 
@@ -27,7 +28,29 @@ def test_lenet_is_the_papers_network():
     assert model.count_params() == 62_006
 
 
-BUILDERS = [models.mlp, models.lenet, models.vgg16, partial(models.resnet, 8)]
+def test_cnn_fits_the_digits_and_each_layer_can_be_pruned():
+    model = models.cnn()
+    assert [layer.name for layer in model.layers if "kernel" in dir(layer)] == ["conv_1", "conv_2", "dense", "logits"]
+    assert model.count_params() == (9 * 16) + 4 * 16 + (9 * 16 * 32) + 4 * 32 + (2 * 2 * 32 * 32 + 32) + (32 * 10 + 10)
+    assert set(tfprune.get_masks(tfprune.wrap(model))) == {"conv_1", "conv_2", "dense"}
+
+
+def test_cnn_refuses_what_is_no_image():
+    with pytest.raises(ValueError, match=r"cnn needs images of at least 4x4 pixels.*Received: input_shape=\(3, 8, 1\)"):
+        models.cnn((3, 8, 1))
+
+
+@pytest.mark.parametrize("homoskedastic", [False, True])
+def test_gaussian_mlp_gives_means_and_log_variances(homoskedastic):
+    model = models.gaussian_mlp((3,), hidden=(8,), num_targets=2, homoskedastic=homoskedastic, seed=1)
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
+    outputs = model.predict(x, verbose=0)
+    assert outputs.shape == (50, 4)
+    assert [len(np.unique(outputs[:, column])) == 1 for column in range(4)] == [False, False, *[homoskedastic] * 2]
+    assert list(tfprune.get_masks(tfprune.wrap(model))) == ["hidden"]
+
+
+BUILDERS = [models.mlp, models.cnn, models.lenet, models.vgg16, partial(models.resnet, 8)]
 
 
 @pytest.mark.parametrize("build", BUILDERS)

@@ -67,6 +67,7 @@ def train_round(
 
     Raises:
         FloatingPointError: A loss became NaN or infinite.
+        ValueError: Several devices cannot share the batches.
 
     Example:
 
@@ -77,8 +78,10 @@ def train_round(
     progress.calls, progress.checkpoint = after_epoch or {}, checkpoint or kept.Checkpoint()
     progress.resume(masked)
     if not progress.round.is_over(recipe.epochs):
+        devices = masked.distribute_strategy.num_replicas_in_sync
+        check_shares(len(data.train[0]), recipe.batch_size, devices)
         train, steps = _training_batches(data, recipe.batch_size, seed, round_number, progress.round.epochs)
-        validation, validation_steps = _validation_batches(data, recipe.batch_size)
+        validation, validation_steps = _validation_batches(data, recipe.batch_size, devices)
         masked.fit(
             train,
             steps_per_epoch=steps,
@@ -193,9 +196,31 @@ def _training_batches(data, batch_size, seed, round_number, first_epoch):
     return epochs.flat_map(batches_of).prefetch(2), steps
 
 
-def _validation_batches(data, batch_size):
+def check_shares(num_examples, batch_size, devices):
+    """Raises where Keras cannot give each of several devices its part of every batch.
+
+    The first batch must be split evenly, and no device may be left without an example in the last one.
+
+    Args:
+        num_examples: Number of training examples.
+        batch_size: Examples in a step; 0 for all of them.
+        devices: Number of devices.
+    """
+    size = batch_size or num_examples
+    rest = num_examples % size
+    if size % devices or 0 < rest < devices:
+        raise ValueError(
+            f"{devices} devices cannot share batches of {size} of {num_examples} examples. Expected a batch size that "
+            f"is a multiple of {devices}, with none or at least {devices} examples left for the last batch."
+        )
+
+
+def _validation_batches(data, batch_size, devices=1):
     x, y = tensors(data)["validation"]
-    size = _VALIDATION_BATCH if batch_size else len(x)
+    most = min(_VALIDATION_BATCH if batch_size else len(x), len(x))
+    sizes = range(most // devices * devices, 0, -devices)
+    # no device without an example in the last batch, see check_shares
+    size = next(size for size in sizes if not 0 < len(x) % size < devices)
     steps = -(-len(x) // size)
     starts = tf.data.Dataset.range(0, steps * size, size)
     return starts.map(lambda start: (x[start : start + size], y[start : start + size])).repeat(), steps

@@ -27,7 +27,8 @@ def run_trial(trial, folder=None, devices=1, trainer="auto"):
         folder: The study's folder, where the dense network ("dense/") and the rounds in progress ("rounds/") are kept;
             None keeps nothing.
         devices: Devices that share each batch, through `tf.distribute.MirroredStrategy` in `model.fit`: GPUs, or
-            logical CPUs that were set up before. Default 1. Results then agree up to rounding. Training over several
+            logical CPUs that were set up before. Default 1. Results agree up to rounding, but for what a network does
+            to a batch as a whole: each device draws its own dropout and normalises its own share. Training over several
             machines is not supported: `model.fit` does not run under MultiWorkerMirroredStrategy with Keras 3; spread
             trials over machines instead.
         trainer: "fit", "compiled" (an epoch is one compiled loop), or "auto" (default): "compiled" where it can train
@@ -347,12 +348,12 @@ def _trainer(masked, data, wanted):
     reason = compiled.why_not(masked, data)
     if wanted == "fit":
         reason = "it was asked for"
-    elif wanted == "auto" and reason is None:
+    elif wanted == "compiled" and reason is not None:
+        raise ValueError(f"trainer={wanted!r} cannot train this trial: {reason}. Use trainer='auto'.")
+    elif wanted != "compiled" and reason is None:
         size = sum(array.nbytes for array in (*data.train, *data.validation))
         if size > _SMALL_BYTES:
             reason = f"the training data take {size / 2**20:.0f} MiB: steps cost more than what is around them"
-    elif reason is not None:
-        raise ValueError(f"trainer={wanted!r} cannot train this trial: {reason}. Use trainer='auto'.")
     if reason is None:
         found = "compiled", "data and model fit a compiled loop", _compiled_round
     else:
