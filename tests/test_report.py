@@ -224,6 +224,28 @@ def test_potential_of_noise_is_not_shown_and_not_said_to_suffer():
     assert "Not shown safe at" in render(rows)
 
 
+def test_farthest_of_many_strategies_is_told_with_a_shared_risk():
+    # the upper end of the harm is 0.0097 at 95 %, and 0.0112 at 98.75 %, of which 0.01 is allowed
+    harms = [0.004, 0.009, 0.006, 0.0105, 0.0065]
+    rows = [
+        _row(
+            name,
+            r,
+            s,
+            accuracy=0.9 - (harms[s] if name == "one_shot" else 0.05) * (r > 0),
+            ece=0.02,
+            **{"far/auroc_msp": 0.5},
+        )
+        for name in ("one_shot", "one_shot_reinit", "iterative", "lr_rewind")
+        for r in (0.0, 0.4)
+        for s in range(5)
+    ]
+    cells = Cells(rows)
+    assert verdicts.potentials(cells)[0].ratio == 0.4
+    assert verdicts.shared_potential(cells) == 0.0
+    assert "if they share the risk, it is 0%" in render(rows)
+
+
 def test_ratio_that_passes_again_after_a_failure_does_not_count():
     assert _potential(_falling(at=0.2)).ratio == 0.0
 

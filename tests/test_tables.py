@@ -116,7 +116,7 @@ def test_figures_stand_alone(folder):
         tree = xml.etree.ElementTree.fromstring(text)
         assert tree.tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(" not in text  # plain values: drawing programs know no variables
-        named = set(re.findall(r'class="(\w+)', text)) - {"figure", "mark", "legend"}
+        named = set(re.findall(r'class="(\w+)', text)) - {"figure", "mark", "legend", "halo"}
         assert named <= svg.PALETTE.keys()
 
 

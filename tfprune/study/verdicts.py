@@ -153,7 +153,7 @@ def measures(cells):
     return [one for one in every if cells.has(one.column)]
 
 
-def potentials(cells):
+def potentials(cells, confidence=CONFIDENCE):
     """Returns the `Potential` of each line of the study, those that prune farthest first; controls last.
 
     Every measure is held against the same seed's network of ratio 0 (of the same strategy where there is one, else the
@@ -161,10 +161,25 @@ def potentials(cells):
 
     Args:
         cells: `Cells` of one model on one data set.
+        confidence: Level of the one-sided intervals.
     """
     every = measures(cells)
-    found = [one for series in cells.curves if (one := _potential(cells, series, every))]
+    found = [one for series in cells.curves if (one := _potential(cells, series, every, confidence))]
     return sorted(found, key=lambda one: (one.series.control, -one.ratio, -one.by_mean))
+
+
+def shared_potential(cells):
+    """Returns the farthest potential of all strategies if they share one risk of 5 % (Bonferroni).
+
+    The farthest of many is easily too far: of each the chance of that is 5 %.
+
+    Args:
+        cells: `Cells` of one model on one data set.
+    """
+    every, count = measures(cells), max(len([one for one in cells.curves if not one.control]), 1)
+    confidence = 1 - (1 - CONFIDENCE) / count
+    found = [_potential(cells, one, every, confidence) for one in cells.curves if not one.control]
+    return max((one.ratio for one in found if one), default=0.0)
 
 
 def differences(cells, control, measure):
@@ -211,7 +226,9 @@ def sentence(found):
     if not better and not worse:
         widest = max(max(abs(end) for end in bounds) for _, bounds in decided if bounds)
         alike = all(bounds and max(abs(end) for end in bounds) <= one.limit for one, bounds in decided)
-        return ("same" if alike else "open"), f"within ±{widest:.3f}"
+        # An interval of many times what is harmless says nothing that a number could add to.
+        far = widest > 10 * max(one.limit for one in found)
+        return ("same" if alike else "open"), "seeds too far apart" if far else f"within ±{widest:.3f}"
     kind = "mixed" if better and worse else "better" if better else "worse"
     parts = [(word, part) for word, part in (("better", better), ("worse", worse)) if part]
     tried = [one.ratio for one in found]
@@ -242,9 +259,9 @@ def _column_of_control(cells, control, ratio, column):
     return cells.dense(column) if control == "dense" else cells.column(control, ratio, column)
 
 
-def _potential(cells, series, every):
+def _potential(cells, series, every, confidence):
     """The potential of one line; None where no ratio has anything to be held against."""
-    steps = {one: _steps(cells, series, one) for one in every}
+    steps = {one: _steps(cells, series, one, confidence) for one in every}
     ratios = sorted({step.ratio for found in steps.values() for step in found})
     if not ratios:
         return None
@@ -276,7 +293,7 @@ def _reached(ratios, holds):
     return passed[-1] if passed else 0.0
 
 
-def _steps(cells, series, measure):
+def _steps(cells, series, measure, confidence):
     """The steps of one measure; a ratio without a seed to compare with has none."""
     base = cells.base(series, measure.column)
     found = []
@@ -284,15 +301,15 @@ def _steps(cells, series, measure):
         values = cells.column(series, ratio, measure.column) if ratio else {}
         harms = [_harm(measure, values[seed], base[seed]) for seed in values if seed in base]
         if harms:
-            found.append(_step(ratio, harms, measure.limit))
+            found.append(_step(ratio, harms, measure.limit, confidence))
     return found
 
 
-def _step(ratio, harms, limit):
+def _step(ratio, harms, limit, confidence):
     harm, low, high = float(np.mean(harms)), None, None
     if len(harms) > 1:
-        low = -one_sided_bound([-value for value in harms], CONFIDENCE)
-        high = one_sided_bound(harms, CONFIDENCE)
+        low = -one_sided_bound([-value for value in harms], confidence)
+        high = one_sided_bound(harms, confidence)
     verdict = OPEN if high is None else HOLDS if high <= limit else FAILS if low > limit else OPEN
     return Step(ratio, harm, low, high, verdict, len(harms))
 

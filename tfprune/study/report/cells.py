@@ -7,16 +7,16 @@ import numpy as np
 # The order in which strategies are told of, and what they are called in words.
 TITLES = {
     "one_shot": "one-shot",
-    "one_shot_reinit": "one-shot, rewound",
-    "one_shot_random": "one-shot, random weights",
+    "one_shot_reinit": "one-shot rewound",
+    "one_shot_random": "one-shot with random weights",
     "iterative": "iterative",
-    "iterative_finetune": "iterative, fine-tuned",
+    "iterative_finetune": "iterative fine-tuning",
     "lr_rewind": "learning-rate rewinding",
-    "dense": "dense, trained the same",
+    "dense": "dense trained on",
     "random_channels": "random channels",
     "magnitude_channels": "magnitude channels",
-    "scratch_epochs": "from scratch, same epochs",
-    "scratch_compute": "from scratch, same compute",
+    "scratch_epochs": "scratch with the same epochs",
+    "scratch_compute": "scratch with the same compute",
 }
 # Paper's control: the structure of a ticket without its weights. Newer rows say themselves what is a control.
 _ALSO_CONTROLS = frozenset({"one_shot_random"})

@@ -107,11 +107,13 @@ def curve(cells, prefix, column, unit, title, text, least=-math.inf, most=math.i
     if floors:
         panel.parts.append(svg.stroke(svg.path([panel.place(*point) for point in floors]), "soft", 1.5, "2 3"))
     if level is not None:
-        panel.level(level, "ink", words="dense")
+        panel.level(level, "ink")
     for series, points in _controls_first(lines):
         tips = [f"{series.title} at {p.ratio:g}: {_told(p)}" for p in points]
         spread = None if logarithmic else [point.deviation or 0 for point in points]
         panel.curve(series, [(point.ratio, point.mean) for point in points], tips, spread)
+    if level is not None:
+        panel.word(level, "dense", "ink")
     name = prefix + svg.file_name(column)
     told = "; ".join(
         f"{one.title} {p[0].mean:.3g} at {p[0].ratio:g}, {p[-1].mean:.3g} at {p[-1].ratio:g}" for one, p in lines

@@ -100,7 +100,7 @@ def headline(cells, potentials, rows):
             **plain,
         }
     best = ours[0]
-    notes = _notes(best, ours) + _notes_on_controls(best, potentials)
+    notes = _notes(best, ours, cells) + _notes_on_controls(best, potentials)
     return {**_answer(best, cells), "notes": notes, "tiles": _tiles(best, cells)}
 
 
@@ -145,12 +145,14 @@ def _notes_on_controls(best, potentials):
     return [f"{'A control goes' if len(as_far) == 1 else 'Controls go'} as far: {_and(as_far)}."]
 
 
-def _notes(best, ours):
+def _notes(best, ours, cells):
     notes = []
     if best.num_seeds >= 2:
         sure = "with 95 % confidence" if best.ratio else "at 95 % confidence"
         among = f" (the farthest of {len(ours)} strategies)" if len(ours) > 1 else ""
         notes.append(f"{best.series.title.capitalize()}{among}, {sure}, {best.num_seeds} seeds.")
+    if best.num_seeds >= 2 and len(ours) > 1 and (shared := verdicts.shared_potential(cells)) < best.ratio:
+        notes.append(f"The farthest of {len(ours)} is easily too far: if they share the risk, it is {shared:.0%}.")
     if best.failed_ratio is None:
         notes.append("That is the largest ratio tried: the limit lies beyond it.")
     for one in best.limited_by[:2]:
@@ -211,7 +213,7 @@ def facts(rows, cells):
         "seeds": _span(cells.seeds),
         "num_seeds": len(cells.seeds),
         "ratios": ", ".join(f"{ratio:g}" for ratio in cells.ratios),
-        "settings": [(name.replace("_", " "), _values(rows, name)) for name in _SETTINGS if _values(rows, name)],
+        "settings": [(_title(name), value) for name in _SETTINGS if (value := _values(rows, name))],
         "trainers": _counts(done, "trainer"),
         "devices": _counts(done, "device"),
         **_epochs(done),
@@ -266,6 +268,10 @@ def _counts(rows, name):
         if row.get(name):
             found[str(row[name])] = found.get(str(row[name]), 0) + 1
     return [f"{value} ({count})" if len(found) > 1 else value for value, count in sorted(found.items())]
+
+
+def _title(setting):
+    return "Epochs a round at most" if setting == "epochs" else setting.replace("_", " ").capitalize()
 
 
 def _count(number, word):

@@ -241,12 +241,15 @@ class Panel:
         if y_title:
             self.parts.append(text(2, self.top - 16, y_title, name="ink"))
 
-    def level(self, value, name, dashes="", words=""):
-        """Draws a horizontal line, with a word above its right end."""
+    def level(self, value, name, dashes=""):
+        """Draws a horizontal line."""
         (left, y), right = self.place(self.x.low, value), self.left + self.width
         self.parts.append(stroke(path([(left, y), (right, y)]), name, 1.5, dashes))
-        if words:
-            self.parts.append(text(right, y - 5, words, "end", name, 11.5))
+
+    def word(self, value, words, name):
+        """Writes above the right end of a horizontal line, readable over what was drawn before."""
+        y = self.place(self.x.low, value)[1]
+        self.parts.append(text(self.left + self.width, y - 5, words, "end", f"{name} halo", 11.5))
 
     def curve(self, series, points, tips, half_widths=None, band=True):
         """Draws a line with its marks: points are pairs of values, tips what is said of each.
@@ -327,7 +330,8 @@ def swatch(series):
 def style():
     """Returns the style of a figure in a file of its own: the colours of light paper, as plain values."""
     colours = "".join(f".{name}{{color:{light}}}" for name, (light, _) in PALETTE.items())
-    return f"text{{fill:currentColor;font-family:{FONT.replace(chr(34), chr(39))}}}{colours}"
+    halo = f".halo{{paint-order:stroke;stroke:{PALETTE['paper'][0]};stroke-width:3px}}"
+    return f"text{{fill:currentColor;font-family:{FONT.replace(chr(34), chr(39))}}}{colours}{halo}"
 
 
 def standalone(svg):
