@@ -1,0 +1,119 @@
+"""Are the numbers that README and documentation quote those of the committed rows?"""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("quote", ROOT / "docs" / "quote.py")
+quote = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(quote)
+
+ACCURACY = {0.0: [0.90, 0.92, 0.94], 0.8: [0.91, 0.90, 0.905]}
+DROPS = np.array(ACCURACY[0.8]) - np.array(ACCURACY[0.0])
+
+
+@pytest.fixture(scope="module")
+def quotes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    rows = [
+        {"key": f"{ratio} {seed}", "strategy": "one_shot", "ratio": ratio, "seed": seed, "status": "done",
+         "accuracy": accuracy, "dense_accuracy": ACCURACY[0.0][seed], "ece": 0.02, "dense_ece": 0.05 + seed / 1000}
+        for ratio, values in ACCURACY.items()
+        for seed, accuracy in enumerate(values)
+    ]  # fmt: skip
+    rows.append({"key": "failed", "strategy": "one_shot", "ratio": 0.8, "seed": 3, "status": "failed"})
+    (folder / "tiny").mkdir()
+    (folder / "tiny" / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return quote.Quotes(folder)
+
+
+@pytest.mark.parametrize("path", quote.documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_quoted_number_is_what_the_rows_say(path):
+    """Where this fails: `python docs/quote.py` writes the values of today, which are then to be read again."""
+    _, stale = quote.fill(path.read_text(encoding="utf-8"), quote.Quotes(ROOT / "results"))
+    assert not stale
+
+
+def test_marks_come_in_pairs():
+    for path in quote.documents():
+        text = path.read_text(encoding="utf-8")
+        assert text.count("<!-- results:") == text.count("<!-- /results -->") == len(quote.MARK.findall(text)), path
+
+
+WHERE = '"tiny", "accuracy", ratio=0.8'
+EXPECTED = {
+    f"mean({WHERE})": "0.905",
+    f'mean({WHERE}, format=".1%")': "90.5%",
+    f"spread({WHERE})": f"{np.std(ACCURACY[0.8], ddof=1):.3f}",
+    f"smallest({WHERE})": "0.900",
+    f"largest({WHERE})": "0.910",
+    f"total({WHERE})": "2.715",
+    'count("tiny")': "6",
+    'count("tiny", ratio=(0.8, 0.9), seed=1)': "1",
+    'distinct("tiny", "seed")': "3",
+    f"difference({WHERE})": f"{DROPS.mean():.3f}",
+    f"low({WHERE})": f"{DROPS.mean() - stats.t.ppf(0.975, 2) * DROPS.std(ddof=1) / 3**0.5:.3f}",
+    f"high({WHERE})": f"{DROPS.mean() + stats.t.ppf(0.975, 2) * DROPS.std(ddof=1) / 3**0.5:.3f}",
+    f"verdict({WHERE})": "not distinguishable",
+    'verdict("tiny", "ece", better="lower", ratio=0.8)': "better",
+    'verdict("tiny", "ece", ratio=0.8)': "worse",
+}
+
+
+@pytest.mark.parametrize("expression", EXPECTED)
+def test_question_gets_the_answer_computed_by_hand(expression, quotes):
+    assert quotes.text(expression) == EXPECTED[expression]
+
+
+def test_table_has_a_line_for_each_ratio_with_mean_and_spread(quotes):
+    assert quotes.text('table("tiny", "accuracy")').strip().splitlines() == [
+        "| ratio | `one_shot` |",
+        "| --- | --- |",
+        "| 0 | 0.920 ± 0.020 |",
+        "| 0.8 | 0.905 ± 0.005 |",
+    ]
+
+
+def test_claims_are_those_of_the_report(quotes):
+    from tfprune.study import claims
+
+    text = quotes.text('claims("tiny")')
+    found = claims.judge(quotes.rows("tiny"))
+    assert found
+    assert all(f"| {claim.text} | {claim.measured} | **{claim.verdict}** |" in text for claim in found)
+
+
+def test_study_without_rows_is_not_measured_yet(quotes):
+    assert quotes.text('mean("moons", "accuracy")') == "not measured yet"
+
+
+def test_filling_writes_what_is_stale_and_is_then_content(quotes):
+    text = 'It reaches <!-- results: mean("tiny", "accuracy", ratio=0.8) -->0.9<!-- /results --> there.'
+    filled, stale = quote.fill(text, quotes)
+    assert "-->0.905<!--" in filled
+    assert len(stale) == 1
+    assert quote.fill(filled, quotes) == (filled, [])
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ('__import__("os").system("true")', "one call of constants"),
+        ('mean("tiny", open("x"))', "one call of constants"),
+        ('median("tiny", "accuracy")', "Expected one of claims, count"),
+        ('mean("tiny", "accurate")', "lack 'accurate'"),
+        ('mean("tiny", "accuracy", ratio=0.5)', "No finished row of 'tiny'"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(expression, message, quotes):
+    with pytest.raises(ValueError, match=message):
+        quotes.text(expression)
+
+
+def test_every_question_of_the_text_can_be_asked():
+    assert all(name in quote.__doc__ and callable(getattr(quote.Quotes, name)) for name in quote.NAMES)
