@@ -13,7 +13,7 @@ columns of the rows: `ratio=0.8`, or `ratio=(0.2, 0.4)` for any of several. What
     count(study, **where), distinct(study, column)   number of rows, of different values
     difference(study, column, **where)               mean over seeds of ticket - its own dense network
     low, high(study, column, **where)                ends of its 95 % interval (Student)
-    verdict(study, column, better=..., **where)      "better", "worse" or "not distinguishable"; better="lower" for errors
+    verdict(study, column, better=..., **where)      "better", "worse", "not distinguishable"; better="lower" for errors
     table(study, column, **where)                    ratio x strategy, mean and spread
     claims(study)                                    the paper's claims, each with what was measured and a verdict
 

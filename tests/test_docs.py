@@ -80,7 +80,7 @@ def test_every_block_has_a_language_that_someone_executes_or_that_is_shown_only(
 def test_shell_lines_name_commands_scripts_and_flags_that_exist(path):
     from tfprune.cli import program
 
-    commands = program.parser() if hasattr(program, "parser") else None
+    commands = program.build_parser()
     for line in "\n".join(blocks(path, "bash")).splitlines():
         words = shlex.split(line, comments=True)
         for word in words:
@@ -90,7 +90,7 @@ def test_shell_lines_name_commands_scripts_and_flags_that_exist(path):
         if script:
             text = script.read_text(encoding="utf-8")
             assert all(f'"{word}"' in text for word in words if word.startswith("--")), line
-        elif words and words[0] == "tfprune" and commands is not None:
+        elif words and words[0] == "tfprune":
             commands.parse_args(words[1:])
 
 
