@@ -534,6 +534,16 @@ def test_report_is_drawn_of_rows_that_lack_something(change):
         xml.etree.ElementTree.fromstring(figure)
 
 
+def test_report_without_any_row_says_so():
+    assert "Nothing was run yet" in render([])
+
+
+def test_many_lines_all_look_different():
+    rows = [{"criterion": f"c{i:02}", **_row("one_shot", r, 0)} for i in range(40) for r in (0.0, 0.5)]
+    looks = [(svg.colour(one), svg.mark(one), svg.dash(one)) for one in Cells(rows).series]
+    assert len(set(looks)) == len(looks) == 40
+
+
 def test_report_on_failures_alone_says_so(tmp_path):
     with Results(tmp_path) as results:
         results.append({"key": "k", "strategy": "one_shot", "ratio": 0.5, "seed": 0, "status": "failed", "error": "x"})

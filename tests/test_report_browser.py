@@ -199,7 +199,10 @@ def test_figure_is_saved_as_a_file_that_stands_alone(browser):
     assert "var(" not in text
     browser.get(file.as_uri())
     try:
-        assert _find(browser, "g.legend text")[0].is_displayed()
+        words = _find(browser, "g.legend text")
+        assert [element.text for element in words] == ["one-shot", "iterative", "random channels"]
+        right = max(element.rect["x"] + element.rect["width"] for element in words)
+        assert right < _find(browser, "svg")[0].rect["width"]
     finally:
         browser.back()
 

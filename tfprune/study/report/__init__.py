@@ -1,7 +1,7 @@
 """What does a study's folder say to a person? One HTML page that opens offline, and its tables and figures.
 
-cells.py says which rows a point stands on; figures.py draws (how_far.py, curves.py, reliability.py and widths.py, on
-svg.py); tables.py and page.py put it into words, page.html.jinja on the page; exports.py into files of their own.
+cells.py says which rows a point stands on; figures.py draws (how_far.py, curves.py, against.py, reliability.py and
+widths.py, on svg.py); tables.py and page.py put it into words, page.html.jinja on the page; exports.py into files.
 """
 
 from pathlib import Path

@@ -15,8 +15,8 @@ TITLES = {
     "dense": "dense trained on",
     "random_channels": "random channels",
     "magnitude_channels": "magnitude channels",
-    "scratch_epochs": "scratch with the same epochs",
-    "scratch_compute": "scratch with the same compute",
+    "scratch_epochs": "scratch with same epochs",
+    "scratch_compute": "scratch with same compute",
 }
 # Paper's control: the structure of a ticket without its weights. Newer rows say themselves what is a control.
 _ALSO_CONTROLS = frozenset({"one_shot_random"})

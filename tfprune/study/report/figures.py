@@ -1,7 +1,7 @@
 """Which figures does the report of one study hold? All of them, by the section of the page that they stand in."""
 
 from tfprune.study import verdicts
-from tfprune.study.report import curves, how_far, reliability, tables, widths
+from tfprune.study.report import against, curves, how_far, reliability, tables, widths
 
 
 def draw(cells, potentials, prefix=""):
@@ -22,7 +22,7 @@ def draw(cells, potentials, prefix=""):
         "curves": curves.draw(cells, prefix),
         "against": list(_against(cells, prefix)),
         "reliability": reliability.draw(cells, prefix),
-        "cost": [one for one in (curves.trade_off(cells, prefix), curves.latency(cells, prefix)) if one],
+        "cost": curves.cost(cells, prefix),
         "widths": widths.draw(cells, prefix),
     }
 
@@ -38,6 +38,6 @@ def _against(cells, prefix):
     """`(control, figures)`, a figure for each of the first three measures."""
     for control, title in tables.controls(cells):
         found = [verdicts.differences(cells, control, measure) for measure in verdicts.measures(cells)[:3]]
-        drawn = [curves.against(part, title, prefix) for part in found if part]
+        drawn = [against.draw(part, title, prefix) for part in found if part]
         if drawn:
             yield title, drawn

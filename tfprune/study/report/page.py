@@ -214,7 +214,7 @@ def facts(rows, cells):
         "num_seeds": len(cells.seeds),
         "ratios": ", ".join(f"{ratio:g}" for ratio in cells.ratios),
         "settings": [(_title(name), value) for name in _SETTINGS if (value := _values(rows, name))],
-        "trainers": _counts(done, "trainer"),
+        "trainers": _counts([{"trainer": _trainer(row)} for row in done], "trainer"),
         "devices": _counts(done, "device"),
         **_epochs(done),
         "minutes": sum(row.get("wall_time") or 0 for row in rows) / 60,
@@ -262,12 +262,20 @@ def _versions(rows, name):
     return ", ".join(sorted({str(found[name]) for found in nested if found.get(name)}))
 
 
+def _trainer(row):
+    """What trained a row, and why that: the fastest trainer that can is chosen by itself."""
+    reason = row.get("trainer_reason")
+    return f"{row['trainer']} (no faster one: {reason})" if row.get("trainer") and reason else row.get("trainer")
+
+
 def _counts(rows, name):
     found = {}
     for row in rows:
         if row.get(name):
             found[str(row[name])] = found.get(str(row[name]), 0) + 1
-    return [f"{value} ({count})" if len(found) > 1 else value for value, count in sorted(found.items())]
+    return [
+        f"{value} ({_count(count, 'trial')})" if len(found) > 1 else value for value, count in sorted(found.items())
+    ]
 
 
 def _title(setting):

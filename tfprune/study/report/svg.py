@@ -150,7 +150,8 @@ def colour(series):
 
 def mark(series):
     """Returns the path of a line's mark."""
-    return _MARKS[(series.look + 3 * series.control) % len(_MARKS)]
+    # One further with every round of the colours: no two lines look alike before the 64th.
+    return _MARKS[(series.look + series.look // len(_MARKS) + 3 * series.control) % len(_MARKS)]
 
 
 def dash(series):
@@ -311,7 +312,8 @@ def _legend(series, width, height):
     """The legend below a picture, and the height with it."""
     if not series:
         return "", height
-    columns = max(1, int(width // 200))
+    # A sign takes less than 8 units in any font that a browser falls back to.
+    columns = max(1, int(width // (50 + 8 * max(len(one.title) for one in series))))
     entries = ""
     for index, one in enumerate(series):
         x, y = 8 + index % columns * (width / columns), height + 14 + index // columns * 20
