@@ -1,29 +1,34 @@
-"""What does pruning LeNet do to its confidences on CIFAR-10, and on images of none of its classes (CIFAR-100)?"""
+"""What does pruning do to a network's confidence on CIFAR-10, and on strange images? The paper's study."""
 
 import argparse
+import dataclasses
+import functools
 
-from tfprune import study
+from tfprune import datasets, study
+
+STUDIES = {"dense": "cifar10", "all": "cifar10-all", "resnet": "cifar10-resnet"}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=20, help="most epochs in a round")
+    parser.add_argument(
+        "--prune", default="dense", choices=STUDIES, help="LeNet: its dense layers, as the paper, or all; or a ResNet"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, counted from 0")
-    parser.add_argument("--layers", default="dense", help="dense, as in the paper, or all for the filters too")
-    parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
-    parser.add_argument("--out", default="runs/cifar10")
+    parser.add_argument("--epochs", type=int, help="most epochs in a round (default: the study's)")
+    parser.add_argument("--ratios", type=float, nargs="+", help="shares of channels to remove (default: the study's)")
+    parser.add_argument("--examples", type=int, help="images of each split (default: all)")
+    parser.add_argument("--jobs", type=int, default=2, help="trials at a time")
+    parser.add_argument("--out", help="folder for the results (default: runs/ and the study's name)")
     options = parser.parse_args()
 
-    grid = study.Study(
-        "cifar10",
-        dataset="cifar10",
-        model="lenet",
-        strategies=("one_shot", "one_shot_random"),
-        ratios=(0.0, 0.4, 0.8),
-        seeds=range(options.seeds),
-        layers=options.layers,
-        recipe=study.Recipe(
-            "sgd", learning_rate=0.01, momentum=0.9, decay=0.8, batch_size=64, epochs=options.epochs, patience=3
-        ),
+    named = study.get(STUDIES[options.prune])
+    grid = dataclasses.replace(
+        named,
+        dataset=functools.partial(datasets.cifar10, num_examples=options.examples) if options.examples else "cifar10",
+        ratios=tuple(options.ratios or named.ratios),
+        seeds=tuple(range(options.seeds)),
+        recipe=dataclasses.replace(named.recipe, epochs=options.epochs or named.recipe.epochs),
     )
-    study.run_study(grid, out=options.out, jobs=options.jobs)
-    print("report:", study.write_report(options.out))
+    folder = options.out or f"runs/{named.name}"
+    study.run_study(grid, out=folder, jobs=options.jobs)
+    print("report:", study.write_report(folder))

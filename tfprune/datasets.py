@@ -122,12 +122,15 @@ def noisy_line():
     return Dataset("noisy_line", *splits, {}, num_classes=None, input_shape=(1,))
 
 
-def cifar10():
+def cifar10(num_examples=None):
     """Returns CIFAR-10 (Krizhevsky 2009), pixels in [-1, 1], split 45,000/5,000/10,000.
 
     CIFAR-100's test set is its OOD set. Both are read through tensorflow_datasets, which downloads them once or finds
     them in the folder that TFDS_DATA_DIR names. The validation split is the last 5,000 training images, the same
     every time.
+
+    Args:
+        num_examples: Most images of each split, the first ones, for a quick look. Default None: all.
 
     Raises:
         ValueError: tensorflow_datasets cannot get the data.
@@ -138,8 +141,13 @@ def cifar10():
     >>> data.train[0].shape
     (45000, 32, 32, 3)
     """
-    train, validation, test = (_images("cifar10", split) for split in ("train[:45000]", "train[45000:]", "test"))
-    ood = {"cifar100": _images("cifar100", "test")[0]}
+
+    def first(split):
+        return tuple(part[:num_examples] for part in split)
+
+    names = ("train[:45000]", "train[45000:]", "test")
+    train, validation, test = (first(_images("cifar10", split)) for split in names)
+    ood = {"cifar100": first(_images("cifar100", "test"))[0]}
     return Dataset("cifar10", train, validation, test, ood, 10, input_shape=(32, 32, 3), value_range=(-1, 1))
 
 

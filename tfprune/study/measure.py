@@ -45,7 +45,8 @@ def evaluate(model, data, evaluation, dense=None, seed=0):
 
 
 def _strangers(data, evaluation):
-    return data.ood | {name: _image_set(name, tuple(data.input_shape)) for name in evaluation.ood}
+    most = len(data.test[0])  # as many strangers as known samples are enough
+    return data.ood | {name: _image_set(name, tuple(data.input_shape))[:most] for name in evaluation.ood}
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,6 +1,7 @@
 """What is one cell of a study, and by which key is it found again?"""
 
 import dataclasses
+import functools
 import hashlib
 import json
 
@@ -168,7 +169,7 @@ class Trial:
     def name(self):
         """The trial in one line for people, with fields at their defaults left out."""
         fields = self._unusual()
-        words = [fields.pop(name) for name in ("dataset", "model")]
+        words = [name_of(getattr(self, name)) for name in ("dataset", "model") if fields.pop(name)]
         fields.pop("strategy")
         shown = {"ratio": f"{fields.pop('ratio'):g}", **fields}
         named = [f"{name.split('.')[-1]}={_shown(value)}" for name, value in shown.items()]
@@ -217,6 +218,7 @@ def name_of(value):
     Args:
         value: A string, a function, or an object.
     """
+    value = value.func if isinstance(value, functools.partial) else value
     return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
 
 
@@ -225,6 +227,8 @@ def _plain(value):
     if isinstance(value, strategies.Strategy):
         known = strategies.STRATEGIES.get(value.name)
         return value.name if value == known else dataclasses.asdict(value)
+    if isinstance(value, functools.partial):
+        return [_plain(value.func), list(value.args), value.keywords]
     if callable(value):
         return f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"
     return value
