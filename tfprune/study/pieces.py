@@ -131,10 +131,6 @@ def failed(piece, error):
 
 
 def _plan(piece):
-    import importlib.util
-
-    if importlib.util.find_spec("tfprune.study.batched") is None:
-        return "not yet"
     from tfprune.study import batched
 
     return batched.why_not(piece.trials[0])
