@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from tfprune.study import work
+from tfprune.study import process, work
 
 TRAINERS = ("auto", "fit", "compiled", "batched")
 CHUNK = 40  # trials that are batched in one piece: few enough that a crash costs little
@@ -117,6 +117,8 @@ def perform(piece):
     Returns:
         Rows; for kind "plan" the reason why its trials cannot be batched, or None.
     """
+    if piece.function is None:
+        process.settle()
     return {"plan": _plan, "dense": _dense, "ticket": _tickets}[piece.kind](piece)
 
 
