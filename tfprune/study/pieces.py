@@ -118,7 +118,7 @@ def perform(piece):
         Rows; for kind "plan" the reason why its trials cannot be batched, or None.
     """
     if piece.function is None:
-        process.settle()
+        process.settle(piece.devices)
     return {"plan": _plan, "dense": _dense, "ticket": _tickets}[piece.kind](piece)
 
 
