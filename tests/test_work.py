@@ -229,3 +229,13 @@ def test_validation_leaves_no_device_without_an_example():
     assert sum(sizes) == 150
     assert sizes[0] % 4 == 0
     assert min(sizes) >= 4
+
+
+def test_detectors_learn_from_some_thousand_examples_of_many():
+    data = datasets.moons()
+    many = tuple(np.concatenate([part] * 20) for part in data.train)
+    x, y = measure._lesson(datasets.Dataset(**{**vars(data), "train": many}))
+    assert len(x) == len(y) == 5000
+    np.testing.assert_array_equal(x[[0, -1]], many[0][[0, -1]])
+    assert 0.45 < y.mean() < 0.55
+    np.testing.assert_array_equal(measure._lesson(data)[0], data.train[0])

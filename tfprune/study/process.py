@@ -11,7 +11,7 @@ ENVIRONMENT = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "OMP_NUM_THREADS": "1",
-    "TF_ENABLE_ONEDNN_OPTS": "1",  # off by default on some processors, where convolutions then take twice as long
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # off by default on some processors, where a LeNet then takes three times as long
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # otherwise the first process reserves the whole GPU
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }

@@ -355,17 +355,10 @@ def _trainer(masked, data, wanted):
         if size > _SMALL_BYTES:
             reason = f"the training data take {size / 2**20:.0f} MiB: steps cost more than what is around them"
     if reason is None:
-        found = "compiled", "data and model fit a compiled loop", _compiled_round
+        found = "compiled", "data and model fit a compiled loop", compiled.train_round
     else:
         found = "fit", reason, fit.train_round
     return types.SimpleNamespace(**dict(zip(("name", "reason", "train_round"), found, strict=True)))
-
-
-def _compiled_round(*arguments, checkpoint=None, **options):
-    from tfprune.study import compiled
-
-    # without checkpoint: a round of what is small takes seconds, and is done again
-    return compiled.train_round(*arguments, **options)
 
 
 def _only(masked, layers):
