@@ -340,3 +340,14 @@ def test_names_that_are_known_without_tensorflow_are_those_that_there_are():
 def test_detectors_without_strangers_are_refused(trained, capsys):
     message = _fails(capsys, "evaluate", trained / "dense.keras", "--data", "moons", "--detectors", "knn")
     assert "name some strangers, too, with --ood" in message
+
+
+def test_models_of_numbers_are_evaluated_as_such(tmp_path, trained, capsys):
+    path = tmp_path / "line.keras"
+    models.mlp((1,), num_classes=2, seed=0).save(path)  # a mean, and a log-variance
+    found = _document(capsys, "evaluate", path, "--data", "noisy_line")
+    row = tfprune.evaluate_regression(load(path), datasets.get("noisy_line").test)
+    assert {name: found[name] for name in row} == json.loads(json.dumps(row))
+    refused = _fails(capsys, "evaluate", path, "--data", "noisy_line", "--ood", "moons", "--corruptions", "fog")
+    assert "--ood and --corruptions need classes. Received: noisy_line" in refused
+    assert "compare is for classifiers" in _fails(capsys, "compare", path, path, "--data", "noisy_line")

@@ -246,7 +246,7 @@ def test_status_names_what_is_running():
     found |= {"seconds_left": 8000.0, "running": ["dense-k1", "ticket-k2", "plan-k3"]}
     assert list(standing._lines("runs/moons", found, kinds)) == [
         "moons: 2 trials, 0 done, 0 failed, 2 left",
-        "time left: about 2 h 13 min at 2 trials at a time",
+        "time left: about 2 h 13 min with 2 trials at a time",
         "running: a dense network, iterative at 0.9, plan-k3",
     ]
 

@@ -56,6 +56,11 @@ def lines(row):
     return "\n".join(f"{name:32} {number(value)}" for name, value in row.items() if not isinstance(value, list | dict))
 
 
+def at_a_time(jobs):
+    """Returns how many trials run side by side, in words."""
+    return f"{jobs} trial{'s' if jobs != 1 else ''} at a time"
+
+
 def duration(seconds):
     """Returns a time as people say it.
 

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 
-from tfprune.cli.answer import Answer, duration
+from tfprune.cli.answer import Answer, at_a_time, duration
 
 _STEPS = 20  # of the epoch that is measured where no trial has run yet
 
@@ -42,7 +42,7 @@ def _lines(document, trials, status):
         yield f"{trial.key}  {trial.name}" + (f"  [{status[trial.key]}]" if trial.key in status else "")
     yield f"{document['study']}: {len(trials)} trials in {document['folder']}, {document['to_run']} to run"
     if document["to_run"]:
-        yield f"time: {_time(document)} at {document['jobs']} trials at a time"
+        yield f"time: {_time(document)} with {at_a_time(document['jobs'])}"
 
 
 def _time(document):

@@ -1,6 +1,6 @@
 """How far is the study in a folder? What `tfprune study --status DIR` says, while it runs or after."""
 
-from tfprune.cli.answer import Answer, duration
+from tfprune.cli.answer import Answer, at_a_time, duration
 
 
 def answer(folder):
@@ -32,7 +32,7 @@ def _lines(folder, found, kinds):
 def _left(found):
     if found["seconds_left"] is None:
         return "not known before a trial is finished"
-    return f"about {duration(found['seconds_left'])} at {found['jobs']} trials at a time"
+    return f"about {duration(found['seconds_left'])} with {at_a_time(found['jobs'])}"
 
 
 def _named(piece, kinds):
