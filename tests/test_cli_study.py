@@ -49,6 +49,7 @@ def test_several_values_of_any_flag_are_an_axis_of_the_grid():
         "--batch-size": "32,64",
         "--patience": "2",
         "--detectors": "msp,knn",
+        "--ood": "svhn_cropped",
         "--corruptions": "fog",
         "--severities": "1,5",
     }
@@ -68,7 +69,9 @@ def test_several_values_of_any_flag_are_an_axis_of_the_grid():
     assert {(t.recipe.optimizer, t.recipe.momentum, t.recipe.weight_decay, t.recipe.decay) for t in trials} == {
         ("sgd", 0.9, 0.01, 0.5)
     }
-    assert {trial.evaluation for trial in trials} == {Evaluation(("msp", "knn"), ("fog",), (1, 5), latency=True)}
+    assert {trial.evaluation for trial in trials} == {
+        Evaluation(("msp", "knn"), ("fog",), (1, 5), True, ("svhn_cropped",))
+    }
 
 
 def test_flags_change_a_study_that_a_file_describes(tmp_path):
@@ -91,7 +94,7 @@ def finished(tmp_path_factory):
     """A folder in which `tfprune study` ran the moons with two epochs a round and two cells; and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "moons"
     words = ["study", "moons", "--seeds", "0", "--ratios", "0,0.5", "--strategies", "one_shot", "--epochs", "2"]
-    words += ["--patience", "1", "--jobs", "1", "--out", str(folder)]
+    words += ["--patience", "1", "--jobs", "1", "--out", str(folder), "--trainer", "compiled"]
     code = f"import sys\nfrom tfprune.cli import main\nsys.exit(main({words!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -238,6 +241,17 @@ def test_a_trial_is_timed_on_its_first_steps_and_its_evaluation(batch_size, trai
     trial = study.Trial("moons", "mlp", "one_shot", 0.5, 0, recipe=Recipe(batch_size=batch_size))
     assert forecast.time_trial(trial) == forecast.Cost(fixed=5 + (9 - 1) + 4, epoch=pytest.approx(epoch))
     assert seen == [*trained, 150]
+
+
+def test_trials_that_trained_side_by_side_share_the_time(monkeypatch):
+    from tfprune.study import batched, pieces
+
+    trials = tuple(study.Trial("moons", "mlp", "one_shot", ratio, 0) for ratio in (0.0, 0.5, 0.9))
+    monkeypatch.setattr(batched, "run", lambda trials, folder: ((trial, {}) for trial in trials))
+    clock = iter([100.0, 106.0])
+    monkeypatch.setattr(pieces.time, "time", lambda: next(clock))
+    rows = pieces.perform(pieces.Piece("ticket", trials, batched=True))
+    assert [(row["started"], row["wall_time"]) for row in rows] == [(100.0, 2.0)] * 3
 
 
 def test_status_names_what_is_running():

@@ -29,6 +29,7 @@ _RECIPE = {
 }
 _EVALUATION = {
     "detectors": (words, "detectors", "OOD detectors, such as msp,energy,knn"),
+    "ood": (words, "", "image sets of tensorflow-datasets as further strangers, such as svhn_cropped"),
     "corruptions": (words, "corruptions", "damages to the test images to measure under, or all"),
     "severities": (integers, "", "severities of the damages, such as 1,3,5"),
 }

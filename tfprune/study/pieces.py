@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
 
 from tfprune.study import process, work
@@ -156,7 +157,10 @@ def _tickets(piece):
     if piece.batched:
         from tfprune.study import batched
 
-        return [work.finish(trial, found) for trial, found in batched.run(piece.trials, piece.folder)]
+        start = time.time()
+        found = list(batched.run(piece.trials, piece.folder))
+        share = (time.time() - start) / max(1, len(found))  # they trained side by side
+        return [work.finish(trial, one, start, share) for trial, one in found]
     [trial] = piece.trials
     function = piece.function or functools.partial(
         work.run_trial, folder=piece.folder, devices=piece.devices, trainer=piece.trainer
