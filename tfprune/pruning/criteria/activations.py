@@ -15,15 +15,11 @@ class _Seen(Measured):
     comparable = False
     needs_loss = False
 
-    def prepare(self, network):
-        """Finds out which tensors carry which channels."""
-        network.seen = list(_seen(network.graph))
-        return super().prepare(network)
-
     def step(self, network, batch, gates):
         """For each tensor: the mean over the batch and all places of a channel."""
         traced = network.graph.trace
         inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        network.seen = list(_seen(network.graph))
         with network.scope(gates):
             values = run(traced.calls, given(traced, inputs))
         return [

@@ -1,5 +1,6 @@
 """How does a criterion look at data: batch after batch, in memory that does not grow with their number?"""
 
+import functools
 import itertools
 
 import keras
@@ -50,14 +51,14 @@ class Measured:
 
     def look(self, network, gates):
         """The average of `step` over the samples; more than one pass where a criterion needs it."""
-        return self.average(network.step, gates)
+        return self.average(network, self.step, gates)
 
-    def average(self, step, *given):
-        """The average over all samples of what `step(batch, *given)` gives for a batch."""
-        total, samples = None, 0
+    def average(self, network, step, *given):
+        """The average over all samples of what `step(network, batch, *given)` gives for a batch."""
+        run, total, samples = self._compiled(network, step, given), None, 0
         for batch in itertools.islice(self.data, self.batches):
             size = int(tf.shape(tf.nest.flatten(batch)[0])[0])
-            found = [tf.cast(part, "float64") * size for part in step(batch, *given)]
+            found = [tf.cast(part, "float64") * size for part in run(batch, *given)]
             total = found if total is None else [one + other for one, other in zip(total, found, strict=True)]
             samples += size
         if not samples:
@@ -81,20 +82,24 @@ class Measured:
         return np.where(alive_in(group), scores, 0.0)
 
     def _network(self, masked):
-        """The model with its compiled step, kept for the next time."""
+        """The model and what was compiled for it, kept for the next time."""
         if self._known is None or self._known.model is not masked:
             if self.needs_loss and not getattr(masked, "compiled", False):
                 raise ValueError(
                     f"{type(self).__name__} derives the loss that the model is trained with. Call compile on "
                     f"'{masked.name}' first."
                 )
-            self._known = self.prepare(Network(masked))
+            self._known = Network(masked)
         return self._known
 
-    def prepare(self, network):
-        """Compiles what runs on each batch."""
-        network.step = tf.function(lambda *given: self.step(network, *given), reduce_retracing=True)
-        return network
+    def _compiled(self, network, step, given):
+        """`step` traced once for batches of any size, if the data set's last one is smaller than the others."""
+        name = step.__name__
+        if name not in network.compiled:
+            specs = keras.tree.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), list(given))
+            traced = tf.function(functools.partial(step, network))
+            network.compiled[name] = traced.get_concrete_function(self.data.element_spec, *specs)
+        return network.compiled[name]
 
 
 def _dataset(data):

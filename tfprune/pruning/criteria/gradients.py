@@ -110,18 +110,19 @@ class Hessian(Measured):
     def __init__(self, data, draws=1, members="sum", batches=None, seed=0):
         super().__init__(data, members, batches)
         self.draws, self.seed = draws, seed
+        self._drawn = tf.random.Generator.from_seed(seed)
 
     def look(self, network, gates):
         """Draws other directions for each batch, and the same ones each time."""
-        drawn = tf.random.Generator.from_seed(self.seed)
-        return self.average(lambda *given: network.step(*given, drawn.make_seeds(1)[:, 0]), gates)
+        self._drawn.reset_from_seed(self.seed)
+        return super().look(network, gates)
 
-    def step(self, network, batch, gates, seed):
+    def step(self, network, batch, gates):
         """The estimate of one batch."""
         weights = network.weights()
         total = [tf.zeros_like(weight) for weight in weights]
-        for draw in range(self.draws):
-            signs = [_signs(weight, seed + tf.constant([draw, i], seed.dtype)) for i, weight in enumerate(weights)]
+        for _ in range(self.draws):
+            signs = [self._signs(weight) for weight in weights]
             bent = network.curvature(batch, gates, weights, signs)
             total = [sofar + sign * part for sofar, sign, part in zip(total, signs, bent, strict=True)]
         return [part / self.draws for part in total]
@@ -130,9 +131,8 @@ class Hessian(Measured):
         """The saliency of each weight."""
         return [0.5 * np.square(w) * np.abs(h) for w, h in zip(network.weights(), found, strict=True)]
 
-
-def _signs(like, seed):
-    return tf.cast(2 * tf.random.stateless_uniform(like.shape, seed, 0, 2, tf.int32) - 1, like.dtype)
+    def _signs(self, like):
+        return tf.cast(2 * self._drawn.uniform(like.shape, 0, 2, tf.int32) - 1, like.dtype)
 
 
 class SNIP(Measured):
@@ -177,15 +177,12 @@ class GraSP(Measured):
 
     def look(self, network, gates):
         """The gradient on all data, then the Hessian on all data times it."""
-        slopes = self.average(network.slopes, gates)
-        return self.average(network.step, gates, [tf.cast(slope, "float32") for slope in slopes])
+        slopes = self.average(network, self.slopes, gates)
+        return self.average(network, self.step, gates, [tf.cast(slope, "float32") for slope in slopes])
 
-    def prepare(self, network):
-        """Compiles both passes."""
-        network.slopes = tf.function(
-            lambda batch, gates: network.weight_gradients(batch, gates, network.weights()), reduce_retracing=True
-        )
-        return super().prepare(network)
+    def slopes(self, network, batch, gates):
+        """The gradient on one batch."""
+        return network.weight_gradients(batch, gates, network.weights())
 
     def step(self, network, batch, gates, slopes):
         """The Hessian on one batch times the gradient."""

@@ -23,7 +23,7 @@ class Network:
 
     def __init__(self, masked):
         self.model, self.graph = masked, surgery.masked_graph(masked, "A criterion")
-        self.num_units = self.graph.num_units
+        self.num_units, self.compiled = self.graph.num_units, {}
         self.masks = [
             (mask, self.graph.units(self.graph.counts[name][axis]))
             for name, layer in self.graph.layers.items()

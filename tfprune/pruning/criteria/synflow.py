@@ -46,15 +46,9 @@ class SynFlow:
             keep: Bool array over the model's unit numbers, see `tfprune.structure.groups.ChannelGraph.kept`.
         """
         if self._known is None or self._known[0].model is not masked:
-            self._known = (Network(masked), *_linear(masked))
-        network, pairs, flow = self._known
-        entries = surgery.kept_entries(network.graph, keep)
-        for old, new in pairs:
-            values = np.abs(value_of(old)) if "float" in old.dtype else value_of(old)
-            new.assign(values * entries[id(old)][1] if id(old) in entries else values)
-        derivatives = flow()
-        twins = {id(old): new for old, new in pairs}
-        passed = [value_of(twins[id(weight)]) * derivatives[id(twins[id(weight)])] for weight in network.makers]
+            self._known = Network(masked), _linear(masked)
+        network, flow = self._known
+        passed = flow.through(network.makers, surgery.kept_entries(network.graph, keep))
 
         def scores(group):
             members = [row.sum(axis=1) for row in group.rows(network.lookup(passed))]
@@ -63,46 +57,78 @@ class SynFlow:
         return scores
 
 
-def _linear(masked):
-    """`(pairs of variables of the model and its linear twin, function that derives the flow by the twin's weights)`."""
-    graph = surgery.masked_graph(masked, "SynFlow")
-    gates = _gates(graph.trace)
-    linear, twins = replay(graph.trace, lambda op, _: _linear_twin(graph, gates, op), _linear_arguments, draw=False)
-    layers = [(roles.unwrap(op), twins[id(op)]) for op in graph.trace.operations]
-    pairs = [
-        pair
-        for old, new in layers
-        if isinstance(old, keras.Layer) and isinstance(new, keras.Layer) and new.variables
-        for pair in zip(old.variables, new.variables, strict=True)
-    ]
-    weights = [new for _, new in pairs if new.trainable]
-    ones = keras.tree.map_structure(_ones, graph.trace.inputs)
+class _Flow:
+    """A linear twin of a model, and the flow through it.
 
-    @tf.function
-    def flow():
+    Args:
+        graph: The `ChannelGraph` of the masked model.
+        dtype: What the twin computes in.
+    """
+
+    def __init__(self, graph, dtype):
+        gates = _gates(graph.trace)
+        self._linear, twins = replay(
+            graph.trace, lambda op, _: _linear_twin(graph, gates, dtype, op), _linear_arguments, draw=False
+        )
+        layers = [(roles.unwrap(op), twins[id(op)]) for op in graph.trace.operations]
+        self._pairs = [
+            pair
+            for old, new in layers
+            if isinstance(new, keras.Layer) and new.variables
+            for pair in zip(old.variables, new.variables, strict=True)
+        ]
+        self._weights = [new for _, new in self._pairs if new.trainable]
+        self._ones = keras.tree.map_structure(lambda tensor: _ones(tensor, dtype), graph.trace.inputs)
+        self._derive = tf.function(self._derivatives)
+
+    def through(self, weights, entries):
+        """Weight times derivative of each of these weights of the model, with the pruned `entries` left out."""
+        for old, new in self._pairs:
+            values = np.abs(value_of(old)) if "float" in old.dtype else value_of(old)
+            new.assign(values * entries[id(old)][1] if id(old) in entries else values)
+        slopes = {id(weight): slope for weight, slope in zip(self._weights, self._derive(), strict=True)}
+        twins = {id(old): new for old, new in self._pairs}
+        return [value_of(twins[id(weight)]) * np.asarray(slopes[id(twins[id(weight)])]) for weight in weights]
+
+    def _derivatives(self):
+        values = [weight.value for weight in self._weights]
         with tf.GradientTape() as tape:
-            tape.watch([weight.value for weight in weights])
-            total = tf.add_n([tf.reduce_sum(tf.cast(y, "float64")) for y in keras.tree.flatten(linear(ones))])
-        return tape.gradient(total, [weight.value for weight in weights], unconnected_gradients="zero")
-
-    def derivatives():
-        found = zip(weights, flow(), strict=True)
-        return {id(weight): np.asarray(tf.convert_to_tensor(part)) for weight, part in found}
-
-    return pairs, derivatives
+            tape.watch(values)
+            outputs = keras.tree.flatten(self._linear(self._ones))
+            total = tf.add_n([tf.reduce_sum(tf.cast(output, "float64")) for output in outputs])
+        found = tape.gradient(total, values, unconnected_gradients="zero")
+        return [tf.convert_to_tensor(slope) for slope in found]
 
 
-def _linear_twin(graph, gates, op):
-    """The layer in float64, without its mask and its activation."""
+def _linear(masked):
+    """The linear twin, in float64 where TensorFlow can: the flow through deep networks is huge."""
+    graph = surgery.masked_graph(masked, "SynFlow")
+    flow = _Flow(graph, "float64")
+    try:
+        flow.through([], {})
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+        return _Flow(graph, "float32")
+    return flow
+
+
+def _linear_twin(graph, gates, dtype, op):
+    """The layer without its mask and its activation."""
     layer, name = roles.unwrap(op), graph.trace.names[id(op)]
     if isinstance(layer, _SQUASHING):
-        return keras.layers.Identity(name=name, dtype="float64")
+        return keras.layers.Identity(name=name, dtype=dtype)
     if not isinstance(layer, keras.Layer):
         return layer
-    config = {**config_of(layer, name), "dtype": "float64"}
+    config = _in_dtype(config_of(layer, name), dtype)
     if "activation" in config and id(op) not in gates:
         config["activation"] = "linear"
     return rebuild_operation(layer, config)
+
+
+def _in_dtype(config, dtype):
+    """The config with another dtype, in the configs of inner layers too."""
+    if not isinstance(config, dict):
+        return config
+    return {key: dtype if key == "dtype" else _in_dtype(value, dtype) for key, value in config.items()}
 
 
 def _linear_arguments(call):
@@ -115,5 +141,5 @@ def _gates(traced):
     return {id(call.op) for call in traced.calls if multiplied & {id(tensor) for tensor in call.output_tensors}}
 
 
-def _ones(tensor):
-    return tf.ones([1, *(size or 16 for size in tensor.shape[1:])], "float64" if "float" in tensor.dtype else "int32")
+def _ones(tensor, dtype):
+    return tf.ones([1, *(size or 16 for size in tensor.shape[1:])], dtype if "float" in tensor.dtype else "int32")
