@@ -15,8 +15,9 @@ class _Proximal(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Finds the channels; nothing is added to the model."""
-        self._channels = self.channels()
+        self._channels = self._found_channels()
         self._step = int(self.model.optimizer.iterations)
+        self._take = self.compile(self._channels)
 
     def on_train_batch_end(self, batch, logs=None):
         """Follows the optimizer."""
@@ -25,8 +26,7 @@ class _Proximal(keras.callbacks.Callback):
             self.follow(float(self.model.optimizer.learning_rate) * (now - self._step))
             self._step = now
 
-    def channels(self):
-        """The channels of the model; raises where it has none."""
+    def _found_channels(self):
         found = sparsity.Channels(self.model)
         if not found.free.any():
             raise ValueError(
@@ -35,9 +35,13 @@ class _Proximal(keras.callbacks.Callback):
             )
         return found
 
+    def compile(self, channels):
+        """A function that takes a step, given its size."""
+        raise NotImplementedError
+
     def follow(self, rate):
         """The step that belongs to a learning rate."""
-        raise NotImplementedError
+        self._take(rate * self.strength)
 
 
 class NetworkSlimming(_Proximal):
@@ -64,33 +68,25 @@ class NetworkSlimming(_Proximal):
         super().__init__()
         self.strength = _positive("strength", strength)
 
-    def on_train_begin(self, logs=None):
-        """Finds the scales."""
-        super().on_train_begin(logs)
-        found = self._channels
-        self._scales = [
-            (variable, found.free[counted[0][1]])
-            for variable, counted in found.weights
+    def compile(self, channels):
+        """Moves the scales towards zero."""
+        scales = [
+            (variable, channels.free[counted[0][1]])
+            for variable, counted in channels.weights
             if variable.name == "gamma" and len(counted) == 1
         ]
-        if not self._scales:
+        if not scales:
             raise ValueError(
                 "NetworkSlimming needs a BatchNormalization with scale=True behind channels that can be pruned. Model "
                 f"'{self.model.name}' has none. Use GroupLasso instead."
             )
-        self._move = tf.function(self._move_scales)
 
-    def follow(self, rate):
-        """Moves the scales towards zero."""
-        if self._channels.graph.masked:
-            masks.graph_of(self.model)  # brings the model up to date, see Compaction
-        with self._channels.scope():
-            self._move(tf.constant(rate * self.strength, "float32"))
+        def move(size):
+            for variable, free in scales:
+                value = tf.convert_to_tensor(variable.value)
+                variable.assign(tf.where(free, sparsity.soft(value, tf.cast(size, value.dtype)), value))
 
-    def _move_scales(self, threshold):
-        for variable, free in self._scales:
-            value = tf.convert_to_tensor(variable.value)
-            variable.assign(tf.where(free, sparsity.soft(value, tf.cast(threshold, value.dtype)), value))
+        return channels.writing(move)
 
 
 class GroupLasso(_Proximal):
@@ -118,9 +114,9 @@ class GroupLasso(_Proximal):
         super().__init__()
         self.strength = _positive("strength", strength)
 
-    def follow(self, rate):
+    def compile(self, channels):
         """Shrinks all channels."""
-        self._channels.scale(sparsity.group_lasso, rate * self.strength)
+        return channels.scaling(sparsity.group_lasso)
 
 
 class GrowingRegularization(_Proximal):
@@ -175,29 +171,29 @@ class GrowingRegularization(_Proximal):
     def on_train_begin(self, logs=None):
         """Chooses the channels."""
         surgery.check_masked(self.model, "GrowingRegularization")
-        super().on_train_begin(logs)
         self._watch = clear(self.model, "before the penalty grows")
-        self._start, self.strength, self.finished = self._step, 0.0, False
         self._masks = masks.compute_masks(self.model, self.ratio, **self.selection)
-        goes, graph = np.zeros(self._channels.num_units, bool), self._channels.graph
+        super().on_train_begin(logs)
+        self._start, self.strength, self.finished = self._step, 0.0, False
+
+    def compile(self, channels):
+        """Shrinks the chosen channels."""
+        goes = np.zeros(channels.num_units, bool)
         for name, mask in self._masks.items():
-            goes[graph.made(name)] |= ~mask
-        self._goes = tf.constant(goes)
+            goes[channels.graph.made(name)] |= ~mask
+        return channels.scaling(lambda squares, given: tf.where(goes, 1 / (1 + given), tf.ones_like(squares)))
 
     def follow(self, rate):
         """Shrinks the chosen channels, and prunes them in the end."""
         if self.finished:
             return
-        self._channels.scale(self._decay, rate * self.strength)
+        super().follow(rate)
         grown = (int(self.model.optimizer.iterations) - self._start) // self.every
         self.strength = min(self.ceiling, grown * self.increment)
         if self.strength >= self.ceiling:
             masks.set_masks(self.model, self._masks)
             self._watch = clear(self.model, "since the penalty reached its ceiling")
             self.finished = True
-
-    def _decay(self, squares, given):
-        return tf.where(self._goes, 1 / (1 + given), tf.ones_like(squares))
 
     def on_epoch_end(self, epoch, logs=None):
         """Looks whether what is pruned stayed so."""

@@ -31,7 +31,6 @@ class Channels:
         for group in self.graph.prunable:
             self.free[group.units] = True
         self.weights = [found for found in self._weights() if found[0].trainable]
-        self._scale = tf.function(self._scale_weights)
 
     def _weights(self):
         """Yields `(variable, [(axis, unit of each place along it)])`."""
@@ -46,26 +45,38 @@ class Channels:
                     seen.add(id(variable))
                     yield variable, counted
 
-    def scale(self, factors, given):
-        """Multiplies all that belongs to each channel by a factor.
+    def scaling(self, factors):
+        """Returns a function of one number that multiplies all that belongs to each channel by a factor.
 
         An entry that belongs to two channels (it reads one and makes the other) gets both factors.
 
         Args:
-            factors: Function `(squared norm of each channel, given) -> factor of each channel`, of tensors.
-            given: Numbers that it takes.
+            factors: Function `(squared norm of each channel, number) -> factor of each channel`, of tensors.
         """
-        if self.graph.masked:
-            surgery.masked_graph(self.model, "Sparse training")  # brings the model up to date, see Compaction
-        with self.scope():
-            self._scale(factors, tf.constant(given, "float32"))
+        return self.writing(lambda given: self._scale(factors, given))
 
-    def scope(self):
+    def writing(self, change):
+        """Returns a function of one number that changes the model's weights, compiled once.
+
+        Args:
+            change: Function of one float32 tensor.
+        """
+        compiled = tf.function(change)
+
+        def write(given):
+            if self.graph.masked:
+                surgery.masked_graph(self.model, "Sparse training")  # brings the model up to date, see Compaction
+            with self._scope():
+                compiled(tf.constant(given, "float32"))
+
+        return write
+
+    def _scope(self):
         """Variables of a distributed model are written under its strategy."""
         strategy = getattr(self.model, "distribute_strategy", None)
         return strategy.scope() if strategy is not None else contextlib.nullcontext()
 
-    def _scale_weights(self, factors, given):
+    def _scale(self, factors, given):
         found = tf.where(self.free, factors(self.squared_norms(), given), 1.0)
         for variable, counted in self.weights:
             value = tf.convert_to_tensor(variable.value)
