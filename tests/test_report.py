@@ -566,3 +566,8 @@ def test_same_failure_of_many_trials_is_one_line():
     assert [(one["error"], one["count"], len(one["keys"])) for one in page.failures(rows)] == [
         ("MemoryError: full", 200, 5)
     ]
+
+
+def test_lists_that_lack_their_partners_are_left_out():
+    rows = [{**_row("one_shot", 0.5, 0), "layer_names": ["a"], "reliability_accuracy": None}]
+    assert not {"widths", "reliability-one-shot"} & _figures(render(rows)).keys()

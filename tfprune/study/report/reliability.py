@@ -6,18 +6,24 @@ import numpy as np
 
 from tfprune.study.report import svg
 
+_CLASSIFICATION = ("reliability_count", "reliability_confidence", "reliability_accuracy")
+_REGRESSION = ("coverage_nominal", "coverage_observed")
 _SIDE, _LEFT, _TOP, _GAP = 128, 46, 30, 16
 
 
 def draw(cells, prefix=""):
     """Draws reliability diagrams, a figure per line and a panel per ratio, at most five; returns `Figure`s."""
-    column = "coverage_observed" if cells.is_regression else "reliability_count"
-    having = [one for one in cells.curves if any(cells.column(one, ratio, column) for ratio in cells.ratios)]
-    ratios = few([ratio for ratio in cells.ratios if any(cells.column(one, ratio, column) for one in having)])
-    return [_figure(cells, series, ratios, column, prefix) for series in having]
+    columns = _REGRESSION if cells.is_regression else _CLASSIFICATION
+
+    def is_there(series, ratio):
+        return any(all(map(row.get, columns)) for row in cells.at(series, ratio))
+
+    having = [one for one in cells.curves if any(is_there(one, ratio) for ratio in cells.ratios)]
+    ratios = few([ratio for ratio in cells.ratios if any(is_there(one, ratio) for one in having)])
+    return [_figure(cells, series, ratios, columns, prefix) for series in having]
 
 
-def _figure(cells, series, ratios, column, prefix):
+def _figure(cells, series, ratios, columns, prefix):
     x_title, y_title = ("nominal coverage", "observed coverage") if cells.is_regression else ("confidence", "accuracy")
     unit, parts = svg.Scale(0, 1, ticks=(0, 0.5, 1)), []
     for index, ratio in enumerate(ratios):
@@ -25,7 +31,7 @@ def _figure(cells, series, ratios, column, prefix):
         panel.axes(x_title, y_labels=not index)
         panel.parts.append(svg.text(panel.left + _SIDE / 2, 20, f"ratio {ratio:g}", "middle", "ink"))
         panel.parts.append(svg.stroke(svg.path([panel.place(0, 0), panel.place(1, 1)]), "soft", 1, "3 3"))
-        rows = [row for row in cells.at(series, ratio) if row.get(column)]
+        rows = [row for row in cells.at(series, ratio) if all(map(row.get, columns))]
         if rows:
             (_coverage if cells.is_regression else _diagram)(panel, series, rows)
         else:

@@ -5,6 +5,7 @@ import numpy as np
 from tfprune.study.report import svg
 from tfprune.study.report.reliability import few
 
+_COLUMNS = ("layer_names", "layer_channels_before", "layer_channels_after")
 _LEFT, _TOP, _LANE, _BAR, _NUMBERS = 118, 40, 20, 13, 58
 
 
@@ -12,7 +13,7 @@ def draw(cells, prefix=""):
     """Draws the channels of each layer at up to four ratios, for the first strategy that says; a list of `Figure`s."""
     ratios = few([ratio for ratio in cells.ratios if ratio > 0], 4)
     for series in cells.curves:
-        rows = {ratio: [row for row in cells.at(series, ratio) if row.get("layer_names")] for ratio in ratios}
+        rows = {ratio: [row for row in cells.at(series, ratio) if all(map(row.get, _COLUMNS))] for ratio in ratios}
         rows = {ratio: found for ratio, found in rows.items() if found}
         if rows:
             return [_figure(series, rows, prefix)]
