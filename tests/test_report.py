@@ -262,6 +262,15 @@ def test_single_seed_is_told_as_a_hint():
     assert "One seed has no interval" in render(rows)
 
 
+def test_ratio_with_a_single_seed_ends_the_search_of_a_study_that_is_not_finished():
+    rows = [r for r in _falling(by=0) if r["ratio"] < 0.4 or r["seed"] == 0]
+    found = _potential(rows)
+    assert (found.ratio, found.failed_ratio, found.num_seeds) == (0.2, 0.4, 5)
+    shown = render(rows)
+    assert '<span class="big">20%</span>' in shown
+    assert "in the one seed there is" in shown
+
+
 def test_missing_value_at_a_ratio_is_not_shown_to_hold():
     rows = [{**r, "far/auroc_msp": None} if r["ratio"] == 0.4 else r for r in _falling(by=0)]
     assert _potential(rows).ratio == 0.2

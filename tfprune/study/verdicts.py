@@ -68,7 +68,7 @@ class Potential:
         by_mean: The same for the means alone, without any confidence.
         failed_ratio: The next ratio, at which something is no longer shown to hold; None where all hold.
         limited_by: Measures that are not shown to hold there, worst first.
-        num_seeds: The fewest seeds at any ratio.
+        num_seeds: The fewest seeds at a ratio up to it, or at the first ratio where that fails.
         steps: `{column: [Step]}` of every measure.
     """
 
@@ -79,6 +79,11 @@ class Potential:
     limited_by: list
     num_seeds: int
     steps: dict
+
+    @property
+    def has_intervals(self):
+        """Whether any ratio has two seeds or more."""
+        return any(step.high is not None for found in self.steps.values() for step in found)
 
     @property
     def is_sure(self):
@@ -282,7 +287,7 @@ def _potential(cells, series, every, confidence):
         by_mean=_reached(ratios, lambda r: all(step.harm <= one.limit for one, step in at[r])),
         failed_ratio=failed,
         limited_by=[one for one, _ in missed],
-        num_seeds=min(step.count for found in steps.values() for step in found),
+        num_seeds=min(step.count for found in steps.values() for step in found if step.ratio <= max(ratio, ratios[0])),
         steps={one.column: found for one, found in steps.items()},
     )
 

@@ -36,9 +36,10 @@ def draw(cells, potentials, prefix="", controls=False):
     name, who = (f"{prefix}how-far-controls", "control") if controls else (f"{prefix}how-far", "strategy")
     words = "; ".join(f"{one.series.title} {one.ratio:g}" for one in found)
     drawn = svg.picture(name, WIDTH, top + 32, parts, f"How far each {who} goes", f"Prune potential: {words}.")
+    single = " Pale: one seed, without an interval." if not all(one.has_intervals for one in found) else ""
     text = (
         "A bar ends at the ratio that was tried. The upright line, and the number, is the prune potential: the last "
-        "ratio up to which every measure is shown to hold."
+        "ratio up to which every measure is shown to hold." + single
     )
     return [svg.Figure(name, f"How far each {who} goes", text, drawn)]
 
@@ -55,15 +56,22 @@ def _key():
     return entries
 
 
-def _bar(verdict, x, y, width):
-    """A bar that is told from others without colour too: full, pale, or struck through."""
+def _bar(verdict, x, y, width, opacity=None):
+    """A bar that is told from others without colour too: full, grey, or struck through."""
     height = _LANE - 4
     if verdict == verdicts.FAILS:
         middle = svg.path([(x, y + height / 2), (x + width, y + height / 2)])
         bar = svg.block(x, y, width, height, ".2", stroke="currentColor") + svg.stroke(middle)
     else:
-        bar = svg.block(x, y, width, height)
+        bar = svg.block(x, y, width, height, opacity)
     return svg.group(bar, _SHADES[verdict])
+
+
+def _bar_of(measure, step, x, width, y):
+    """The bar of one step; of a single seed, which shows nothing, a pale one of what its numbers are."""
+    if step.high is not None:
+        return _bar(step.verdict, x, y, width)
+    return _bar(verdicts.HOLDS if step.harm <= measure.limit else verdicts.OPEN, x, y, width, ".4")
 
 
 def _lanes(one, measures, scale, top):
@@ -76,7 +84,7 @@ def _lanes(one, measures, scale, top):
         parts += svg.text(_LEFT - 8, y + 10, measure.short, "end", size=11.5)
         for step in one.steps.get(measure.column, ()):
             x, end = _at(scale, start), _at(scale, step.ratio)
-            bar = _bar(step.verdict, x + 1, y + 1, max(end - x - 2, 1))
+            bar = _bar_of(measure, step, x + 1, max(end - x - 2, 1), y + 1)
             parts += svg.mark_of(bar, step_words(measure, step))
             start = step.ratio
     x = _at(scale, one.ratio)

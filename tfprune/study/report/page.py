@@ -107,11 +107,11 @@ def headline(cells, potentials, rows):
 def _answer(best, cells):
     suffers = _either(list(dict.fromkeys(one.suffers for one in verdicts.measures(cells))))
     share = _share(cells)
-    if best.num_seeds < 2:
+    if not best.has_intervals:
         return {
             "lead": "By a single seed, up to",
             "big": f"{best.by_mean:.0%}",
-            "tail": f"of {share} can go before {suffers} suffers. One seed has no interval: this is a hint.",
+            "tail": f"of {share} can go before {suffers} suffers.",
         }
     if not best.ratio:
         first = best.failed_ratio
@@ -128,13 +128,9 @@ def _answer(best, cells):
 
 def _share(cells):
     layers = {row.get("layers", "all") for row in cells.rows}
-    if layers == {"all"}:
-        return "the channels"
-    return (
-        "the dense layers' channels"
-        if layers == {"dense"}
-        else "the channels in " + ", ".join(sorted(map(str, layers)))
-    )
+    whole = {"all": "the channels", "dense": "the dense layers’ channels"}
+    words = "; ".join(sorted(map(str, layers)))
+    return whole.get(words, f"the channels in {words}")
 
 
 def _notes_on_controls(best, potentials):
@@ -146,19 +142,20 @@ def _notes_on_controls(best, potentials):
 
 
 def _notes(best, ours, cells):
-    notes = []
-    if best.num_seeds >= 2:
-        sure = "with 95 % confidence" if best.ratio else "at 95 % confidence"
-        among = f" (the farthest of {len(ours)} strategies)" if len(ours) > 1 else ""
-        notes.append(f"{best.series.title.capitalize()}{among}, {sure}, {best.num_seeds} seeds.")
-    if best.num_seeds >= 2 and len(ours) > 1 and (shared := verdicts.shared_potential(cells)) < best.ratio:
+    """What stands below the answer: whose it is, how sure it is, and what ended the search."""
+    if not best.has_intervals:
+        return [f"{best.series.title.capitalize()}. One seed has no interval: this is a hint, and shows nothing."]
+    among = f" (the farthest of {len(ours)} strategies)" if len(ours) > 1 else ""
+    sure = "with 95 % confidence" if best.ratio else "at 95 % confidence"
+    notes = [f"{best.series.title.capitalize()}{among}, {sure}, {_count(best.num_seeds, 'seed')}."]
+    if len(ours) > 1 and (shared := verdicts.shared_potential(cells)) < best.ratio:
         notes.append(f"The farthest of {len(ours)} is easily too far: if they share the risk, it is {shared:.0%}.")
     if best.failed_ratio is None:
         notes.append("That is the largest ratio tried: the limit lies beyond it.")
     for one in best.limited_by[:2]:
         step = next(s for s in best.steps[one.column] if s.ratio == best.failed_ratio)
         notes.append(f"At {best.failed_ratio:.0%}, {_limit_words(one, step)}.")
-    if best.by_mean > best.ratio and best.num_seeds >= 2:
+    if best.by_mean > best.ratio:
         notes.append(f"By the means alone, without confidence, {best.by_mean:.0%}.")
     return notes
 
@@ -172,7 +169,7 @@ def _limit_words(measure, step):
 
     allowed = f"({100 * measure.limit:g} % is allowed)" if measure.relative else f"({measure.limit:g} is allowed)"
     if step.high is None:
-        return f"{measure.title} {falls} by {form(step.harm)} {allowed}"
+        return f"{measure.title} {falls} by {form(step.harm)} in the one seed there is {allowed}"
     if step.verdict == verdicts.FAILS:
         return f"{measure.title} {falls} by {form(step.harm)}, surely by more than {form(step.low)} {allowed}"
     change = f"{falls} by {form(step.harm)} on average" if step.harm > 0 else "is no worse on average"
@@ -181,7 +178,7 @@ def _limit_words(measure, step):
 
 def _tiles(best, cells):
     """A few numbers of the network at its potential, beside the dense one."""
-    ratio = best.by_mean if best.num_seeds < 2 else best.ratio
+    ratio = best.ratio if best.has_intervals else best.by_mean
     if not ratio:
         return []
     tiles = []

@@ -242,7 +242,8 @@ def _number(values, digits, told):
 
 
 def _signed(value):
-    return Cell(NONE) if value is None else Cell(f"{value:+.3f}", value)
+    # Adding 0.0 takes the sign from a zero.
+    return Cell(NONE) if value is None else Cell(f"{round(value, 3) + 0.0:+.3f}", value)
 
 
 def to_markdown(table):
