@@ -229,6 +229,7 @@ def torch_side(name, arguments):
     import torch_pruning
     import torchvision
 
+    torch.set_flush_denormal(True)  # as TensorFlow does: random weights make numbers so small that they are slow
     options = {"aux_logits": False, "init_weights": False} if name == "InceptionV3" else {}
     dense = getattr(torchvision.models, TWINS[name])(weights=None, **options).eval()
     small, example = copy.deepcopy(dense), torch.randn(1, 3, arguments.size, arguments.size)

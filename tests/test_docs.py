@@ -14,8 +14,8 @@ PAGES = sorted(DOCS.rglob("*.md"))
 GUIDE = [
     DOCS / "guide" / f"{name}.md"
     for name in (
-        *("first_ticket", "what_can_be_pruned", "which_channels", "strategies", "while_training", "study"),
-        *("uncertainty", "compare", "calibrate", "strangers", "transfer"),
+        *("first_ticket", "what_can_be_pruned", "which_channels", "strategies", "while_training"),
+        *("budgets", "study", "uncertainty", "compare", "calibrate", "strangers", "transfer"),
     )
 ]
 
