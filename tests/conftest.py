@@ -1,5 +1,6 @@
 """What every test can count on: a seed, float32, no window, and real data only where it is prepared."""
 
+import importlib
 import importlib.util
 import os
 import random
@@ -39,6 +40,14 @@ def _restore_float32():
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _restore_determinism():
+    """A study makes TensorFlow's operations deterministic, and Keras then compiles nothing by XLA."""
+    yield
+    if "tensorflow" in sys.modules:
+        importlib.import_module("tensorflow.python.framework.config").disable_op_determinism()
 
 
 def pytest_report_header():

@@ -1,5 +1,7 @@
 """How do weights and optimizer go back to where they were, or to fresh random values?"""
 
+import weakref
+
 import keras
 import numpy as np
 
@@ -156,8 +158,20 @@ def slots(optimizer):
 
 def slot_starts(optimizer):
     """What each of `slots(optimizer)` would hold if the optimizer started now: zero, a constant, a copy of a weight."""
-    twins = [_fresh_twin(part) for part in parts(optimizer) if getattr(part, "built", False)]
-    return [value_of(slot) for twin in twins for _, slot in _slots_of(twin)]
+    return [start for part in parts(optimizer) if getattr(part, "built", False) for start in _starts_of(part)]
+
+
+def _starts_of(optimizer):
+    if optimizer not in _STARTS:
+        starts = [value_of(slot) for _, slot in _slots_of(_fresh_twin(optimizer))]
+        # Making an optimizer takes long. Only starts that are copies of weights will be others the next time.
+        if any(np.ptp(start.astype("float32")) > 0 for start in starts):
+            return starts
+        _STARTS[optimizer] = starts
+    return _STARTS[optimizer]
+
+
+_STARTS = weakref.WeakKeyDictionary()
 
 
 def _fresh_twin(optimizer):

@@ -159,7 +159,7 @@ class _Family:
         self.graph = surgery.masked_graph(self.masked, "batched")
         self.may_shrink = sizes.may_shrink(self.masked)
         self.whole = self.graph.kept()
-        self.sizes, self.slots, self.certified, self.seeds = {}, {}, set(), {}
+        self.sizes, self.smalls, self.slots, self.seeds = {}, {}, {}, {}
 
     # Starting -------------------------------------------------------------------------------------------------------
 
@@ -286,15 +286,14 @@ class _Family:
     def small(self):
         """The small model of the masked one as it is now, as `tfprune.shrink` gives it; compared once for each size."""
         keep = self.graph.kept()
-        size = self.size(tuple(int(keep[group.units].sum()) for group in self.graph.prunable))
-        model = size.model
-        values, _ = size.take(keep)
-        for variable, value in zip([*model.trainable_variables, *model.non_trainable_variables], values, strict=False):
-            variable.assign(value)
-        if size.counts not in self.certified:
-            certificate.certify(self.masked, model, self.graph)
-            self.certified.add(size.counts)
-        return model
+        counts = tuple(int(keep[group.units].sum()) for group in self.graph.prunable)
+        known = self.smalls.get(counts)
+        # not the model of a slot, which computes in its own way
+        size = self.smalls[counts] = known or sizes.Size(self.masked, counts)
+        size.fill(keep)
+        if known is None:
+            certificate.certify(self.masked, size.model, self.graph)
+        return size.model
 
 
 def _next_stop(wanted, epoch):

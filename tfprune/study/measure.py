@@ -2,6 +2,7 @@
 
 import functools
 import json
+import weakref
 
 import numpy as np
 
@@ -157,7 +158,12 @@ def _glance_of(row, data):
 
 def _gives_logits(model):
     """Whether outputs are logits: a study's models give these, unless their last layer says otherwise."""
-    return find_head(model) not in ("softmax", "sigmoid")
+    if model not in _LOGITS:  # a small model is asked for every ticket of its size
+        _LOGITS[model] = find_head(model) not in ("softmax", "sigmoid")
+    return _LOGITS[model]
+
+
+_LOGITS = weakref.WeakKeyDictionary()
 
 
 def _shift_columns(model, data, evaluation, logits, seed):

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable
 
 from tfprune.study import process, work
 
 TRAINERS = ("auto", "fit", "compiled", "batched")
-CHUNK = 40  # trials that are batched in one piece: few enough that a crash costs little
+CHUNK = 100  # trials that are batched in one piece, at most: few enough that a crash costs little
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def dense_trainings(trials, batched, common):
             together.append(alike[0])
         else:
             pieces.append(Piece("dense", alike[:1], marks=tuple(marks), **common))
-    return pieces + [Piece("dense", chunk, batched=True, **common) for chunk in _chunks(together, _kind)]
+    return pieces + [Piece("dense", chunk, batched=True, **common) for chunk in _chunks(together, 2)]
 
 
 def tickets(trials, batched, common):
@@ -101,9 +102,9 @@ def tickets(trials, batched, common):
         common: As for `plans`.
     """
     alone = sorted((trial for trial in trials if trial.key not in batched), key=lambda trial: -trial.num_rounds)
-    # one ratio a piece: networks of one size train side by side; the smallest train longest
-    together = sorted((trial for trial in trials if trial.key in batched), key=lambda trial: -trial.ratio)
-    chunks = _chunks(together, lambda trial: (_kind(trial), trial.ratio))
+    # all ratios in each piece: while the last networks of one size train, those of others do not wait
+    together = sorted((trial for trial in trials if trial.key in batched), key=lambda trial: trial.seed)
+    chunks = _chunks(together, 4)
     return [Piece("ticket", chunk, batched=True, **common) for chunk in chunks] + [
         Piece("ticket", (t,), **common) for t in alone
     ]
@@ -181,5 +182,11 @@ def _by(trials, key):
     return [tuple(alike) for alike in found.values()]
 
 
-def _chunks(trials, key):
-    return [alike[start : start + CHUNK] for alike in _by(trials, key) for start in range(0, len(alike), CHUNK)]
+def _chunks(trials, parts):
+    """The trials of each kind in about so many tuples of about equal length, none too long."""
+    found = []
+    for alike in _by(trials, _kind):
+        parts_here = max(-(-len(alike) // CHUNK), min(parts, -(-len(alike) // 4)))
+        bounds = [len(alike) * part // parts_here for part in range(parts_here + 1)]
+        found += [alike[start:stop] for start, stop in itertools.pairwise(bounds)]
+    return found

@@ -118,6 +118,17 @@ class Size:
             allow.append(_cut(may, entries.get(id(variable))).astype("float32"))
         return values, allow
 
+    def fill(self, keep):
+        """Gives the small model the weights of the masked model as it is now.
+
+        Args:
+            keep: Bool array over its units.
+        """
+        entries = self._entries(keep)
+        weights = [*self.model.trainable_variables, *self.model.non_trainable_variables]
+        for weight, (variable, owner) in zip(weights, self._pairs(), strict=False):  # those of the optimizer follow
+            weight.assign(_cut(value_of(variable), entries.get(id(owner))))
+
     def give(self, values, keep):
         """Gives the masked model values of this size; what was left out stays as it is.
 

@@ -1,0 +1,175 @@
+"""How long does the paper's whole moons study take, and how fast is a network-epoch beside eager PyTorch?
+
+    python benchmarks/moons_study.py [--jobs 2] [--torch-python PATH] [--out FOLDER]
+
+The study: 2-30-2 network, 700 points in one batch, Adam with 0.01, early stopping up to 2,000 epochs with patience 20;
+4 strategies x 10 ratios x 10 seeds. It is timed from the start of its process to its rows on disk, evaluation with
+calibration and out-of-distribution detection included. A network-epoch is one epoch of one network with its validation
+loss; the dense networks, which the trials share, count once. In the same run an eager PyTorch loop of the same network
+is timed: forward, backward, Adam's step, validation loss. PyTorch needs not be in the same environment:
+`--torch-python` names an interpreter that has it. Without it that side is left out. Nothing is asserted.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PACKAGES = ("tfprune", "tensorflow", "keras", "numpy", "joblib")
+STRATEGIES = ("one_shot", "one_shot_reinit", "one_shot_random", "iterative")
+
+# Run by an interpreter that has PyTorch: times of an epoch in milliseconds, for each number of threads.
+TORCH = """
+import json, sys, time
+import numpy as np, torch
+data = np.load(sys.argv[1])
+x, y, xv, yv = (torch.from_numpy(data[name]) for name in ("x", "y", "xv", "yv"))
+y, yv = y.long(), yv.long()
+
+def milliseconds(epochs):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 30), torch.nn.ReLU(), torch.nn.Linear(30, 2))
+    optimizer, loss_of = torch.optim.Adam(net.parameters(), lr=0.01), torch.nn.CrossEntropyLoss()
+    def epoch():
+        net.train()
+        optimizer.zero_grad()
+        loss = loss_of(net(x), y)
+        loss.backward()
+        optimizer.step()
+        net.eval()
+        with torch.no_grad():
+            return loss_of(net(xv), yv).item()
+    for _ in range(50):
+        epoch()
+    start = time.perf_counter()
+    for _ in range(epochs):
+        epoch()
+    return 1000 * (time.perf_counter() - start) / epochs
+
+found = {}
+for threads in sorted({1, torch.get_num_threads()}):
+    torch.set_num_threads(threads)
+    found[threads] = milliseconds(1000)
+print(json.dumps({"version": torch.__version__, "milliseconds": found}))
+"""
+
+
+def paper_study():
+    """The paper's grid, without tfprune's own controls."""
+    from tfprune.study import Study
+
+    ratios = tuple(ratio / 10 for ratio in range(10))
+    return Study("moons-paper", "moons", "mlp", ratios=ratios, seeds=tuple(range(10)), strategies=STRATEGIES)
+
+
+def run_study(folder, jobs):
+    """(wall, processor) seconds of a process that runs the study into a folder."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    command = [sys.executable, __file__, "--study", str(folder), "--jobs", str(jobs)]
+    subprocess.run(command, check=True)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def network_epochs(rows):
+    """How many epochs of one network the study trained: those of each dense network once."""
+    dense = {(row["dataset"], row["seed"]): row["round_epochs"][0] for row in rows}
+    return sum(dense.values()) + sum(sum(row["round_epochs"][1:]) for row in rows)
+
+
+def time_torch(python, folder):
+    """What the eager PyTorch loop says of itself; None where the interpreter has no PyTorch."""
+    import numpy as np
+
+    import tfprune
+
+    data = tfprune.datasets.get("moons")
+    (x, y), (xv, yv) = data.train, data.validation
+    np.savez(folder / "moons.npz", x=x, y=y, xv=xv, yv=yv)
+    done = subprocess.run([python, "-c", TORCH, str(folder / "moons.npz")], capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"PyTorch is left out: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        return None
+    return json.loads(done.stdout)
+
+
+def time_training(ratios=(0.3, 0.8)):
+    """(seconds, network-epochs) of the training alone: a part of the study in this process, compiled before."""
+    from tfprune.study import batched, process, slots
+
+    process.settle()
+    spent, trained = [], []
+    run = slots.Slot.run
+
+    def timed(slot):
+        start = time.perf_counter()
+        over = run(slot)
+        spent.append(time.perf_counter() - start)
+        trained.extend(member.epoch for member in over)
+        return over
+
+    trials = [trial for trial in paper_study().trials() if trial.ratio in ratios]
+    for warm in (True, False):
+        if not warm:
+            slots.Slot.run = timed
+        for ratio in ratios:
+            list(
+                batched.run([trial for trial in trials if trial.ratio == ratio and (trial.seed == 0 or not warm)], None)
+            )
+    return sum(spent), sum(trained)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=2, help="processes that run the study")
+    parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has PyTorch")
+    parser.add_argument("--out", help="folder to keep the study's results in; a temporary one by default")
+    parser.add_argument("--study", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if arguments.study:
+        import tfprune.study
+
+        tfprune.study.run_study(paper_study(), arguments.study, jobs=arguments.jobs, progress=False)
+        return
+
+    from tfprune.study import read_rows
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(arguments.out or scratch)
+        torch = [time_torch(arguments.torch_python, Path(scratch))]
+        wall, processor = run_study(folder, arguments.jobs)
+        torch.append(time_torch(arguments.torch_python, Path(scratch)))
+        rows = read_rows(folder)
+        seconds, epochs = time_training()
+    found = {
+        "trials": len(rows),
+        "failed": sum(row["status"] == "failed" for row in rows),
+        "trainers": sorted({row.get("trainer") for row in rows}),
+        "network_epochs": network_epochs(rows),
+        "seconds": round(wall, 1),
+        "processor_seconds": round(processor, 1),
+        "ms_per_network_epoch": round(1000 * wall / network_epochs(rows), 4),
+        "ms_per_network_epoch_training_alone_one_core": round(1000 * seconds / epochs, 4),
+    }
+    if all(torch):
+        times = [{threads: side["milliseconds"][threads] for threads in side["milliseconds"]} for side in torch]
+        best = min(statistics.mean(side[threads] for side in times) for threads in times[0])
+        found |= {"torch_ms_per_epoch": round(best, 4), "torch": torch[0]["version"], "torch_threads": times}
+        found["faster_than_torch_in_all"] = round(best / found["ms_per_network_epoch"], 1)
+        found["faster_than_torch_training_alone"] = round(
+            best / found["ms_per_network_epoch_training_alone_one_core"], 1
+        )
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    print(json.dumps({**found, "jobs": arguments.jobs, "cores": os.cpu_count(), "versions": versions}))
+
+
+if __name__ == "__main__":
+    main()
