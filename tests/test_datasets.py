@@ -148,6 +148,38 @@ def test_get_takes_names_functions_and_data_sets():
     assert datasets.get("moons") is not None
 
 
+@pytest.mark.parametrize("batch_size", [None, 64])
+def test_splits_of_tf_data_are_read_into_memory(batch_size):
+    import tensorflow as tf
+
+    data, calls = datasets.moons(), []
+
+    def piped():
+        calls.append(1)
+        pipe = {name: tf.data.Dataset.from_tensor_slices(getattr(data, name)) for name in ("train", "test")}
+        far = tf.data.Dataset.from_tensor_slices(data.ood["far"])
+        parts = {**pipe, "validation": data.validation}
+        if batch_size:
+            parts, far = {**parts, **{name: pipe[name].batch(batch_size) for name in pipe}}, far.batch(batch_size)
+        return datasets.Dataset("piped", **parts, ood={"far": far}, num_classes=2, input_shape=(2,))
+
+    found = datasets.get(piped)
+    assert datasets.get(piped) is found
+    assert len(calls) == 1
+    for name in ("train", "validation", "test"):
+        for now, then in zip(getattr(found, name), getattr(data, name), strict=True):
+            np.testing.assert_array_equal(now, then)
+            assert now.dtype == then.dtype
+    np.testing.assert_array_equal(found.ood["far"], data.ood["far"])
+
+
+def test_tf_data_without_end_is_refused():
+    data = datasets.moons()
+    endless = datasets.Dataset(**{**vars(data), "train": datasets.as_full_batch(data.train)})
+    with pytest.raises(ValueError, match=r"The tf.data.Dataset of 'train' has no end. Pass it without repeat"):
+        datasets.get(endless)
+
+
 def test_unknown_data_set_is_refused():
     with pytest.raises(ValueError, match=r"Unknown data set. Received: 'mnist'. Expected one of 'moons'"):
         datasets.get("mnist")

@@ -169,3 +169,9 @@ def test_arguments_of_lottery_ticket_are_passed_on():
     ticket = find("one_shot", ignore=["conv"])
     assert ticket.masks["conv"].all()
     assert isinstance(LotteryTicket(0.5, ignore=["conv"]).selection["ignore"], list)
+
+
+@pytest.mark.parametrize("control", ["random_channels", "scratch_epochs"])
+def test_controls_of_a_study_are_refused(control):
+    with pytest.raises(ValueError, match=f"Strategy '{control}' is a control.*Run it in a tfprune.study.Study"):
+        find(control)

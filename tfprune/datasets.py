@@ -231,12 +231,14 @@ def _tfds_splits(name):
 def get(dataset):
     """Returns the `Dataset` that a name, or a function without arguments, stands for.
 
+    Its splits and OOD sets may be `tf.data.Dataset`s, batched or not: they are read into memory, once.
+
     Args:
         dataset: A name in `DATASETS`, "tfds:NAME" (see `from_tfds`), "module:function", a `Dataset`, or a function
             that returns one.
 
     Raises:
-        ValueError: Unknown name.
+        ValueError: Unknown name, or a `tf.data.Dataset` without end.
         TypeError: The function returned something else.
 
     Example:
@@ -244,10 +246,7 @@ def get(dataset):
     >>> tfprune.datasets.get("moons").num_classes
     2
     """
-    data = dataset if isinstance(dataset, Dataset) else _load(loader(dataset))
-    if not isinstance(data, Dataset):
-        raise TypeError(f"A data set function must return a tfprune.datasets.Dataset. Received: {type(data).__name__}.")
-    return data
+    return _in_memory(dataset) if isinstance(dataset, Dataset) else _load(loader(dataset))
 
 
 def loader(dataset):
@@ -281,7 +280,34 @@ def loader(dataset):
 @functools.lru_cache(maxsize=1)
 def _load(function):
     # A study asks for the same data in every trial; CIFAR-10 takes seconds and 0.9 GB, so one set is kept, no more.
-    return function()
+    data = function()
+    if not isinstance(data, Dataset):
+        raise TypeError(f"A data set function must return a tfprune.datasets.Dataset. Received: {type(data).__name__}.")
+    return _in_memory(data)
+
+
+def _in_memory(data):
+    """The data set with NumPy arrays in the place of each `tf.data.Dataset`."""
+    names = ("train", "validation", "test")
+    splits = {name: getattr(data, name) for name in names if hasattr(getattr(data, name), "as_numpy_iterator")}
+    ood = {name: x for name, x in data.ood.items() if hasattr(x, "as_numpy_iterator")}
+    if not splits and not ood:
+        return data
+    read = {name: _arrays(split, name, data.input_shape) for name, split in splits.items()}
+    strangers = {name: _arrays(x, name, data.input_shape) for name, x in ood.items()}
+    strangers = {name: x[0] if isinstance(x, tuple) else x for name, x in strangers.items()}
+    return dataclasses.replace(data, **read, ood={**data.ood, **strangers})
+
+
+def _arrays(dataset, name, input_shape):
+    """A `tf.data.Dataset` of `x` or `(x, y)` as arrays."""
+    if int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+        raise ValueError(f"The tf.data.Dataset of '{name}' has no end. Pass it without repeat().")
+    elements = list(dataset.as_numpy_iterator())
+    pairs = isinstance(elements[0], tuple)
+    is_batched = np.ndim(elements[0][0] if pairs else elements[0]) > len(input_shape)
+    join = np.concatenate if is_batched else np.stack
+    return tuple(map(join, zip(*elements, strict=True))) if pairs else join(elements)
 
 
 def _split_70_15_15(x, y):

@@ -41,8 +41,13 @@ def find_ticket(model, data, strategy="one_shot", ratio=0.5, shrink_between_roun
     if not getattr(model, "compiled", False):
         raise ValueError(f"find_ticket trains the model. Call compile on '{model.name}' first.")
     chosen = strategies.get(strategy)
+    if chosen.channels != "criterion" or chosen.budget != "patience":
+        raise ValueError(
+            f"Strategy '{chosen.name}' is a control: what it does depends on the ticket that it is held against. "
+            "Run it in a tfprune.study.Study, or choose another strategy."
+        )
     own = {name: options.pop(name) for name in list(options) if name in _TICKET_ARGUMENTS}
-    callback = LotteryTicket(ratio, rounds=chosen.rounds, rewind=chosen.rewind, **own)
+    callback = LotteryTicket(ratio, rounds=chosen.rounds, rewind="init" if chosen.rewind == 0 else chosen.rewind, **own)
     fit = _fit_function(data, options, callback)
     if shrink_between_rounds and callback.backup is not None:
         raise ValueError("backup= is for one fit over all rounds. Received: shrink_between_rounds=True, too.")
