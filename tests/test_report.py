@@ -473,6 +473,23 @@ def test_band_reaches_one_deviation_from_the_mean():
     assert f"L50 {upper:.2f}L" in panel.parts[0]
 
 
+def test_first_figure_has_a_bar_for_each_measure_and_ratio_told_apart_by_their_verdict():
+    figure = _figures(render(_falling()))["how-far"]
+    bars = [
+        g.find("g").get("class") for g in xml.etree.ElementTree.fromstring(figure).iter("g") if g.get("class") == "mark"
+    ]
+    # accuracy, ECE and one OOD set at three ratios, of which accuracy falls at the last
+    assert bars == ["good", "good", "bad"] + 6 * ["good"]
+    assert ">0.4</text>" in figure
+    alone = _figures(render(_falling(seeds=1)))["how-far"]
+    assert alone.count('fill-opacity=".4"') == 9
+
+
+def test_control_that_goes_as_far_is_named_in_the_first_screen():
+    rows = _falling() + _falling("random_channels", control=True)
+    assert "A control goes as far: random channels." in render(rows)
+
+
 def test_controls_are_drawn_hollow(shown):
     def fills(series):
         return {path.get("class") for path in _points(_figures(shown)["accuracy"], series)[1].iter("path")}

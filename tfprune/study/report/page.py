@@ -100,7 +100,7 @@ def headline(cells, potentials, rows):
             **plain,
         }
     best = ours[0]
-    notes = _notes(best, ours, cells) + _notes_on_controls(best, potentials)
+    notes = [note.replace(" %", "\u00a0%") for note in _notes(best, ours, cells) + _notes_on_controls(best, potentials)]
     return {**_answer(best, cells), "notes": notes, "tiles": _tiles(best, cells)}
 
 
