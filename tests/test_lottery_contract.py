@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import types
 
 import keras
 import numpy as np
@@ -17,7 +18,8 @@ from tfprune.pruning import contract, criteria, masks, rewind, surgery
 from tfprune.pruning.contract import ContractError
 from tfprune.pruning.strategies import Strategy
 from tfprune.structure.replay import value_of
-from tfprune.study.trainer import train_full_batch
+from tfprune.study.compiled import train_round
+from tfprune.study.trial import Recipe
 
 
 def data(seed=0):
@@ -75,7 +77,14 @@ def shrinking(strategy):
 
 def compiled(strategy):
     ticket = LotteryTicket(0.5, strategy.rounds, strategy.rewind, patience=9, epochs_per_round=2, seed=1)
-    train_full_batch(tfprune.wrap(model()), data(), data(1), ticket)
+    masked, splits = tfprune.wrap(model()), types.SimpleNamespace(train=data(), validation=data(1))
+    ticket.begin(masked)
+    for number in range(ticket.rounds + 1):
+        if number:
+            ticket.prune_and_rewind(masked, number)
+        keep = {"keep_optimizer": ticket.rewind is None}
+        trained = train_round(masked, splits, Recipe(epochs=2, patience=9), 1, number, **keep)
+        ticket.record(number, trained, tfprune.get_masks(masked))
 
 
 PATHS = [in_fit, shrinking, compiled]

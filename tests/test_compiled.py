@@ -1,4 +1,4 @@
-"""Do the compiled and the batched trainer give what `model.fit` gives?"""
+"""Do the compiled loop and the slots give what `model.fit` gives?"""
 
 import dataclasses
 import types
