@@ -125,7 +125,14 @@ try() {
 
 
 def test_every_flag_that_takes_no_numbers_says_what_completes_it():
-    free = {"--only", "--ignore", "--import"} | {"--params", "--multiply-adds", "--bytes", "--latency", "--ood"}
+    free = {"--only", "--ignore", "--import"} | {
+        "--params",
+        "--multiply-adds",
+        "--bytes",
+        "--latency",
+        "--ood",
+        "--cluster",
+    }
     for name, command in program.commands_action(program.build_parser()).choices.items():
         for action in command._actions:
             flags = list(completion._flags(name, action))

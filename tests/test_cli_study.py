@@ -82,6 +82,16 @@ def test_flags_change_a_study_that_a_file_describes(tmp_path):
     assert {(trial.recipe.epochs, trial.recipe.patience) for trial in study.trials()} == {(5, 4), (6, 4)}
 
 
+def test_strategies_that_a_file_defines_can_be_chosen_by_a_flag(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'dataset = "moons"\nmodel = "mlp"\nratios = [0.5]\nseeds = [0]\n[[strategy]]\nname = "three"\nrounds = 3\n'
+        '[[strategy]]\nname = "four"\nrounds = 4\n'
+    )
+    trials = chosen_study(path, "--strategies", "three,one_shot").trials()
+    assert [(trial.name.split()[2], trial.num_rounds) for trial in trials] == [("three", 3), ("one_shot", 1)]
+
+
 def test_quick_study_has_a_folder_of_its_own():
     assert chosen_study("moons", "--quick").name == "moons-quick"
 
@@ -135,10 +145,43 @@ def test_how_it_runs_is_handed_on(small_study, monkeypatch, tmp_path):
     monkeypatch.setattr(study, "run_study", lambda study, **how: asked.update(how) or [])
     monkeypatch.setattr(study, "write_report", lambda folder: folder)
     monkeypatch.setattr("tfprune.cli.study.summary_table", lambda rows: ("", []))
-    words = ["--jobs", "3", "--backend", "dask", "--trainer", "fit", "--devices", "2", "--retry-failed", "--quiet"]
+    words = ["--jobs", "3", "--backend", "ray", "--trainer", "fit", "--devices", "2", "--retry-failed", "--quiet"]
     assert cli.main(["study", "moons", "--out", str(tmp_path), *words]) == 0
-    expected = {"jobs": 3, "backend": "dask", "trainer": "fit", "devices": 2, "retry_failed": True, "progress": False}
+    expected = {"jobs": 3, "backend": "ray", "trainer": "fit", "devices": 2, "retry_failed": True, "progress": False}
     assert asked == {"out": tmp_path, **expected}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # distributed and what it stands on, in their own code
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_study_runs_on_the_dask_cluster_at_an_address(small_study, monkeypatch, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    seen = []
+
+    def run_study(study, **how):
+        seen.append(distributed.get_client().scheduler.address)
+        return []
+
+    monkeypatch.setattr(study, "run_study", run_study)
+    monkeypatch.setattr(study, "write_report", lambda folder: folder)
+    monkeypatch.setattr("tfprune.cli.study.summary_table", lambda rows: ("", []))
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None, processes=False, protocol="tcp") as cluster:
+        address = cluster.scheduler_address
+        words = ["study", "moons", "--out", str(tmp_path), "--backend", "dask", "--cluster", address]
+        assert cli.main(words) == 0
+    assert seen == [address]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--backend", "dask"], "--backend dask needs the address of a scheduler."),
+        (["--cluster", "tcp://127.0.0.1:1"], "--cluster needs --backend dask or --backend ray."),
+    ],
+)
+def test_clusters_that_cannot_be_reached_are_told_in_one_line(words, message, tmp_path, capsys):
+    assert cli.main(["study", "moons", "--quiet", "--out", str(tmp_path), *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_backends_and_trainers_are_those_that_there_are():

@@ -62,7 +62,11 @@ def chosen_study(options):
     """
     from tfprune.study.settings import from_settings
 
-    study = from_settings({**_start(options), **_changes(options)})
+    start, changes = _start(options), _changes(options)
+    if "study" in start and "strategies" in changes:
+        own = {value.name: value for value in start["study"].axis("strategies") if not _is_name(value)}
+        changes["strategies"] = [own.get(name, name) for name in changes["strategies"]]
+    study = from_settings({**start, **changes})
     _check_names(study)
     return study
 

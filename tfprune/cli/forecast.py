@@ -49,7 +49,7 @@ def _time(document):
     shown = duration(document["seconds"])
     if document["seconds_from"] == "finished trials":
         return f"about {shown}, as the finished trials took,"
-    return f"at most about {shown}, if no round stops early (measured on {_STEPS} steps and an evaluation),"
+    return f"at most about {shown}, if no round stops early and each trial runs alone (timed on {_STEPS} steps),"
 
 
 def _rows(folder):

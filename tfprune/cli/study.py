@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tfprune.cli import chosen, forecast, names, standing
+from tfprune.cli import chosen, cluster, forecast, names, standing
 from tfprune.cli.answer import Answer
 from tfprune.cli.summary import summary_table
 
@@ -31,6 +31,7 @@ def add_arguments(command):
         "--backend", choices=names.BACKENDS, help="where they run: processes here (loky), or a cluster of Dask or Ray"
     )
     backend.metavar = "NAME"
+    running.add_argument("--cluster", metavar="ADDRESS", help="of Dask's scheduler, or of Ray's head node")
     running.add_argument(
         "--trainer",
         choices=names.TRAINERS,
@@ -74,16 +75,17 @@ def _run(study, folder, jobs, options):
 
     options.resume_hint = f" What is finished is kept in {folder}; the same command goes on from there."
     print(f"{study.name}: {len(study.trials())} trials in {folder}")
-    rows = studies.run_study(
-        study,
-        out=folder,
-        jobs=jobs,
-        retry_failed=options.retry_failed,
-        progress=not options.quiet,
-        trainer=options.trainer,
-        backend=options.backend,
-        devices=options.devices,
-    )
+    with cluster.connected(options.backend, options.cluster):
+        rows = studies.run_study(
+            study,
+            out=folder,
+            jobs=jobs,
+            retry_failed=options.retry_failed,
+            progress=not options.quiet,
+            trainer=options.trainer,
+            backend=options.backend,
+            devices=options.devices,
+        )
     return _answer(study, folder, studies.write_report(folder), rows)
 
 
