@@ -1,5 +1,6 @@
 """Does every notebook run from top to bottom, and was it committed with what it shows?"""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,21 @@ def test_notebook_is_committed_with_its_outputs(path):
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "Restart, run all, save."
     assert any("image/png" in output.get("data", {}) for output in outputs), "A notebook without a picture."
     assert not [output for output in outputs if output.output_type == "error"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_first_cell_installs_tfprune_where_it_is_missing(path):
+    import nbformat
+
+    first = code_cells(nbformat.read(path, as_version=4))[0].source
+    assert 'find_spec("tfprune") is None' in first
+    assert "%pip install" in first
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_that_are_linked_exist(path):
+    import nbformat
+
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\((\w+\.ipynb)\)", text):
+        assert (path.parent / target).is_file(), f"{path.name} links to {target}."
