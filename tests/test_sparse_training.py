@@ -1,6 +1,9 @@
 """Do the callbacks of sparse training shrink what they say, by what they say, and leave nothing behind?"""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,15 +19,15 @@ Y = (X[:, 0] * X[:, 1] > 0).astype("int32")
 RATE = 0.1
 
 
-def residual(optimizer=None, **options):
+def residual(optimizer=None, synchronized=False, **options):
     """Layers `a` and `b` make the same five channels."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((4,))
     a = layers.Dense(5, name="a")(inputs)
-    x = layers.ReLU()(layers.BatchNormalization(name="norm")(a))
+    x = layers.ReLU()(layers.BatchNormalization(synchronized=synchronized, name="norm")(a))
     x = layers.Dense(6, activation="relu", name="inner")(x)
     x = layers.Add()([a, layers.Dense(5, name="b")(x)])
-    x = layers.ReLU()(layers.BatchNormalization(name="last")(x))
+    x = layers.ReLU()(layers.BatchNormalization(synchronized=synchronized, name="last")(x))
     model = keras.Model(inputs, layers.Dense(2, name="out")(x))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer or keras.optimizers.SGD(RATE), loss, **options)
@@ -259,6 +262,47 @@ def test_half_precision_long_executions_and_a_second_fit(name):
     assert all(np.isfinite(value).all() for value in found.values())
     assert {value.dtype for value in found.values()} == {np.dtype("float32")}
     assert tfprune.get_masks(masked)["inner"].sum() == (4 if name == "growing" else 6)
+
+
+ON_TWO_DEVICES = """if True:
+    import contextlib
+    import tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    import test_sparse_training as tests
+    from tfprune.callbacks import GradualPruning, GroupLasso, GrowingRegularization, NetworkSlimming
+    from tfprune.pruning import criteria, schedules
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    steps = {"ratio": 0.6, "end": 10, "every": 3}
+    make = {
+        "sparse": lambda: [NetworkSlimming(0.1), GroupLasso(0.1)],
+        "growing": lambda: [GrowingRegularization(0.4, increment=1.0, every=2, ceiling=3.0)],
+        "gradual": lambda: [
+            GradualPruning(schedules.Cubic(**steps), criteria.Taylor((tests.X, tests.Y)), "global", regrow_until=6)
+        ],
+    }
+    for name, callbacks in make.items():
+        found = []
+        for scope in (contextlib.nullcontext(), strategy.scope()):
+            with scope:
+                masked = tests.tfprune.wrap(tests.residual(synchronized=True))
+            tests.fit(masked, *callbacks(), epochs=3)
+            found.append((tests.tfprune.get_masks(masked), tests.values(masked)))
+        tests.assert_same(found[1][1], found[0][1])
+        print(name, all((found[0][0][key] == mask).all() for key, mask in found[1][0].items()))
+"""
+
+
+def test_two_devices_give_what_one_gives():
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ON_TWO_DEVICES],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert process.stdout.split() == ["sparse", "True", "growing", "True", "gradual", "True"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """What happens to a model in the moment when a callback prunes it?"""
 
+import numpy as np
+from keras import ops
+
 from tfprune.pruning import contract, masks, rewind, surgery
 
 
@@ -16,3 +19,13 @@ def clear(masked, when):
     graph = masks.graph_of(masked)
     starts = rewind.clear_pruned(surgery.kept_entries(graph, graph.kept()), masked.optimizer)
     return contract.Watch(masked, when, starts)
+
+
+def steps_done(model):
+    """How many steps the model's optimizer has made; also where it keeps a copy of the number on each device."""
+    return int(np.asarray(ops.convert_to_tensor(model.optimizer.iterations)))
+
+
+def learning_rate(model):
+    """The learning rate as it is now."""
+    return float(np.asarray(ops.convert_to_tensor(model.optimizer.learning_rate)))

@@ -2,7 +2,7 @@
 
 import keras
 
-from tfprune.callbacks.change import clear, prune
+from tfprune.callbacks.change import clear, prune, steps_done
 from tfprune.pruning import criteria, masks, regrowth, rewind, schedules, surgery
 
 
@@ -58,12 +58,12 @@ class GradualPruning(keras.callbacks.Callback):
         rewind.steady(self.model)
         self.history, self._ratio = [], 0.0
         self._watch = clear(self.model, "before the first pruning")  # it may have masks from an earlier one
-        self._step = int(self.model.optimizer.iterations)
+        self._step = steps_done(self.model)
         self._hidden = regrowth.Hidden(self.model) if self._step <= self.regrow_until else None
 
     def on_train_batch_end(self, batch, logs=None):
         """Prunes where the schedule was due at one of the steps since the last call."""
-        now = int(self.model.optimizer.iterations)
+        now = steps_done(self.model)
         answers = [schedules.read(self.schedule, step) for step in range(self._step, now)]
         self._step = now
         due = [ratio for is_due, ratio in answers if is_due and (ratio > self._ratio or self._hidden is not None)]

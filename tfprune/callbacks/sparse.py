@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfprune.callbacks.change import clear
+from tfprune.callbacks.change import clear, learning_rate, steps_done
 from tfprune.pruning import criteria, masks, sparsity, surgery
 
 
@@ -16,14 +16,14 @@ class _Proximal(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Finds the channels; nothing is added to the model."""
         self._channels = self._found_channels()
-        self._step = int(self.model.optimizer.iterations)
+        self._step = steps_done(self.model)
         self._take = self.compile(self._channels)
 
     def on_train_batch_end(self, batch, logs=None):
         """Follows the optimizer."""
-        now = int(self.model.optimizer.iterations)
+        now = steps_done(self.model)
         if now > self._step:
-            self.follow(float(self.model.optimizer.learning_rate) * (now - self._step))
+            self.follow(learning_rate(self.model) * (now - self._step))
             self._step = now
 
     def _found_channels(self):
@@ -188,7 +188,7 @@ class GrowingRegularization(_Proximal):
         if self.finished:
             return
         super().follow(rate)
-        grown = (int(self.model.optimizer.iterations) - self._start) // self.every
+        grown = (steps_done(self.model) - self._start) // self.every
         self.strength = min(self.ceiling, grown * self.increment)
         if self.strength >= self.ceiling:
             masks.set_masks(self.model, self._masks)

@@ -4,7 +4,6 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from tfprune.pruning.criteria.group import combine
 
@@ -50,9 +49,15 @@ def geometric_median(group, members="sum"):
         members: How the layers that make the channels are combined: "sum" (default), "mean" or "max".
     """
     alive = alive_in(group)
-    distances = [cdist(weights, weights[alive]).sum(axis=1) for weights in group.incoming]
+    distances = [_distances(weights, weights[alive]).sum(axis=1) for weights in group.incoming]
     # where one channel is left, or all are alike, being there still counts for more than being zero
     return np.where(alive, combine(distances, members) + np.finfo("float64").tiny, 0.0)
+
+
+def _distances(rows, others):
+    """The Euclidean distance of each row to each of the others, by one product of matrices."""
+    squares = np.square(rows).sum(axis=1)[:, None] + np.square(others).sum(axis=1) - 2 * rows @ others.T
+    return np.sqrt(np.maximum(squares, 0.0))
 
 
 def lamp(group, members="sum"):
