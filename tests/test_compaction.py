@@ -55,11 +55,9 @@ def averaging():
 
 
 CASES = {
-    "gradual": (lambda: GradualPruning(falling), lambda: "adam"),
     "gradual, momentum and decay": (lambda: GradualPruning(falling), momentum),
     "gradual, averaged weights": (lambda: GradualPruning(falling), averaging),
     "rewinding": (lambda: LotteryTicket(0.6, rounds=2, seed=0), momentum),
-    "random": (lambda: LotteryTicket(0.6, rewind="random", epochs_per_round=3, seed=0), lambda: "adam"),
     "fine-tuning": (lambda: LotteryTicket(0.6, rounds=2, rewind=None, seed=0), lambda: "adam"),
 }
 
@@ -162,3 +160,29 @@ def test_counters_are_those_of_the_masked_model():
     assert float(masked.optimizer.learning_rate) == pytest.approx(0.05 * 0.9**0.5)
     assert [metric.name for metric in small.metrics] == [metric.name for metric in masked.metrics]
     assert all(one is other for one, other in zip(small.metrics, masked.metrics, strict=True))
+
+
+@keras.saving.register_keras_serializable("test_compaction")
+class Counting(keras.Model):
+    """A model with a training step and a metric of its own."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.counted = keras.metrics.Sum("counted")
+
+    def train_step(self, data):
+        logs = super().train_step(data)
+        self.counted.update_state(1.0)
+        return {**logs, "counted": self.counted.result()}
+
+
+def test_metric_of_a_models_own_step_goes_on():
+    plain = masked_model()
+    inputs = keras.Input((6, 6, 2))
+    hidden = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, name="first")(inputs))
+    model = Counting(inputs, layers.Dense(2, name="out")(hidden))
+    model.compile("sgd", plain.loss)
+    masked = tfprune.wrap(model)
+    pruning = GradualPruning(lambda step: (step == 1, 0.5))
+    _, history = fit(pruning, Compaction(), masked=masked, epochs=2)
+    assert history["counted"] == [3.0, 3.0]

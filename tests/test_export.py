@@ -136,6 +136,27 @@ def test_half_precision_is_exported_in_float32(tmp_path):
     assert row["agreement"] > 0.9
 
 
+def test_inputs_are_cast_to_what_the_file_takes(exported):
+    """Images of bytes and rows of doubles are given as they are to every format."""
+    x = (data(8)[0] * 9).clip(0, 9)
+    for to, (path, _) in exported.items():
+        twin = tfprune.load_exported(path, to)
+        expected = twin.predict(np.floor(x).astype("float32"))
+        for kind in ("uint8", "float64", "int64"):
+            np.testing.assert_allclose(twin.predict(np.floor(x).astype(kind)), expected, atol=1e-6, err_msg=to)
+
+
+@pytest.mark.parametrize("to", ["saved_model", "litert", "onnx"])
+def test_inputs_of_indices_are_exported(to, tmp_path, exported):
+    keras.utils.set_random_seed(3)
+    words = keras.Sequential(
+        [keras.Input((5,), dtype="int32"), layers.Embedding(9, 6), layers.Flatten(), layers.Dense(3)]
+    )
+    x = np.random.default_rng(0).integers(0, 9, size=(20, 5))
+    row = tfprune.export(words, tmp_path / f"words{deployment.FORMATS[to]}", to=to, data=x)
+    assert row["max_difference"] < 1e-5
+
+
 def test_file_that_says_something_else_is_not_left_behind(ticket, tmp_path, monkeypatch):
     other = tf.lite.TFLiteConverter.from_keras_model(network()).convert()
     path = tmp_path / "ticket.tflite"

@@ -166,7 +166,7 @@ def _to_litert(model, samples, path):
 
 def _to_integers(model, samples, path):
     with _converter(model) as converter:
-        _set_to_integers(converter, samples)
+        _set_to_integers(converter, samples.astype(keras.tree.flatten(model.inputs)[0].dtype))
         path.write_bytes(converter.convert())
 
 
@@ -174,7 +174,7 @@ def _set_to_integers(converter, samples):
     import tensorflow as tf
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([one[None].astype("float32")] for one in samples)
+    converter.representative_dataset = lambda: ([one[None]] for one in samples)
     # without these, what cannot be quantised would stay in floating point and nobody would notice
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
@@ -193,8 +193,8 @@ def _converter(model):
 def _function(model):
     import tensorflow as tf
 
-    shape = keras.tree.flatten(model.inputs)[0].shape
-    signature = [tf.TensorSpec(shape, tf.float32, name="inputs")]
+    entry = keras.tree.flatten(model.inputs)[0]
+    signature = [tf.TensorSpec(entry.shape, entry.dtype, name="inputs")]
     return tf.function(lambda inputs: model(inputs, training=False), input_signature=signature, autograph=False)
 
 

@@ -78,7 +78,8 @@ def _saved_model(path):
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))  # the function lives no longer than this does
-    return lambda x, loaded=loaded: np.asarray(loaded.serve(tf.constant(x, tf.float32)))
+    kind = loaded.signatures["serving_default"].inputs[0].dtype
+    return lambda x, loaded=loaded: np.asarray(loaded.serve(tf.cast(x, kind)))
 
 
 def _onnx(path):
@@ -87,8 +88,9 @@ def _onnx(path):
     except ImportError as error:
         raise ImportError("An ONNX file runs in onnxruntime. Run: pip install 'tfprune[onnx]'") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: np.asarray(x, "float32")})[0]
+    entry = session.get_inputs()[0]
+    kind = {"tensor(float)": "float32", "tensor(double)": "float64"}.get(entry.type, entry.type[len("tensor(") : -1])
+    return lambda x: session.run(None, {entry.name: np.asarray(x, kind)})[0]
 
 
 def _litert(path):
@@ -99,7 +101,7 @@ def _litert(path):
         if tuple(interpreter.get_input_details()[0]["shape"]) != x.shape:
             interpreter.resize_tensor_input(entry["index"], x.shape)
             interpreter.allocate_tensors()
-        interpreter.set_tensor(entry["index"], _as_integers(np.asarray(x, "float32"), entry))
+        interpreter.set_tensor(entry["index"], _as_declared(x, entry))
         interpreter.invoke()
         return _as_floats(interpreter.get_tensor(end["index"]), end)
 
@@ -121,16 +123,19 @@ def _interpreter(path):
         return Interpreter(model_content=content)
 
 
-def _as_integers(values, details):
+def _as_declared(values, details):
+    """Values in the type of the file's input: rounded to its steps where it is quantised (its scale is not zero)."""
     scale, zero = details["quantization"]
-    if details["dtype"] == np.float32:
-        return values
+    if not scale:
+        return np.asarray(values, details["dtype"])
     limits = np.iinfo(details["dtype"])
-    return np.clip(np.round(values / scale + zero), limits.min, limits.max).astype(details["dtype"])
+    return np.clip(np.round(np.asarray(values, "float32") / scale + zero), limits.min, limits.max).astype(
+        details["dtype"]
+    )
 
 
 def _as_floats(values, details):
     scale, zero = details["quantization"]
-    if details["dtype"] == np.float32:
+    if not scale:
         return values
     return ((values.astype("float32") - zero) * scale).astype("float32")

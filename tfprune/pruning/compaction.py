@@ -3,6 +3,7 @@
 import functools
 import weakref
 
+import keras
 import numpy as np
 
 from tfprune.pruning import rewind, surgery
@@ -26,8 +27,7 @@ class StandIn:
         self._state = optimizer_pairs(masked, self.small, self._weights)
         shared = _share_counters(masked.optimizer, self.small.optimizer)
         self._state = [pair for pair in self._state if id(pair[0]) not in shared]
-        for name in ("_loss_tracker", "_compile_metrics", "_compile_loss"):
-            _set(self.small, name, getattr(masked, name))
+        _share_metrics(masked, self.small)
         carry_optimizer(self._state, back=False)
 
     def take(self):
@@ -151,6 +151,13 @@ def _share_counters(optimizer, other):
                 _set(twin, name, variable)
                 shared.add(id(variable))
     return shared
+
+
+def _share_metrics(masked, small):
+    """Lets the small model's steps count in the masked model's metrics, its users' own ones included."""
+    for name, value in vars(masked).items():
+        if isinstance(value, keras.metrics.Metric) or name in ("_compile_loss", "_metrics"):
+            _set(small, name, value)
 
 
 def _set(owner, name, value):

@@ -154,6 +154,8 @@ def compile_like(model, reference):
     """Compiles `model` with the settings of `reference`, with an optimizer of its own that starts afresh."""
     if not getattr(reference, "compiled", False):
         return
+    if model.dtype_policy.name != reference.dtype_policy.name:
+        model.dtype_policy = reference.dtype_policy  # Keras scales the loss of a model whose own policy is float16
     with keras.saving.custom_object_scope(_user_functions(reference)):
         model.compile_from_config(reference.get_compile_config())
 
