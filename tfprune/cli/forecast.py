@@ -101,9 +101,11 @@ def time_trial(trial):
     Args:
         trial: The `Trial`.
     """
-    from tfprune.study import measure, process, work
+    from tfprune.study import process
 
-    process.settle()  # as for a trial
+    process.settle()  # as for a trial, and before anything else loads TensorFlow
+    from tfprune.study import measure, work
+
     setup, start = _timed(work.set_up, trial)
     size = trial.recipe.batch_size
     data, share = (setup.data, 1.0) if not size else _shortened(setup.data, _STEPS * size)
