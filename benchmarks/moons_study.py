@@ -25,7 +25,7 @@ from pathlib import Path
 PACKAGES = ("tfprune", "tensorflow", "keras", "numpy", "joblib")
 STRATEGIES = ("one_shot", "one_shot_reinit", "one_shot_random", "iterative")
 
-# Run by an interpreter that has PyTorch: times of an epoch in milliseconds, for each number of threads.
+# Run by an interpreter that has PyTorch: wall and processor milliseconds of an epoch, for each number of threads.
 TORCH = """
 import json, sys, time
 import numpy as np, torch
@@ -48,10 +48,10 @@ def milliseconds(epochs):
             return loss_of(net(xv), yv).item()
     for _ in range(50):
         epoch()
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     for _ in range(epochs):
         epoch()
-    return 1000 * (time.perf_counter() - start) / epochs
+    return 1000 * (time.perf_counter() - start) / epochs, 1000 * (time.process_time() - processor) / epochs
 
 found = {}
 for threads in sorted({1, torch.get_num_threads()}):
@@ -101,7 +101,7 @@ def time_torch(python, folder):
 
 
 def time_training(ratios=(0.3, 0.8)):
-    """(seconds, network-epochs) of the training alone: a part of the study in this process, compiled before."""
+    """(processor seconds, network-epochs) of the training alone: a part of the study here, compiled before."""
     from tfprune.study import batched, process, slots
 
     process.settle()
@@ -109,9 +109,9 @@ def time_training(ratios=(0.3, 0.8)):
     run = slots.Slot.run
 
     def timed(slot):
-        start = time.perf_counter()
+        start = time.process_time()
         over = run(slot)
-        spent.append(time.perf_counter() - start)
+        spent.append(time.process_time() - start)
         trained.extend(member.epoch for member in over)
         return over
 
@@ -157,15 +157,20 @@ def main():
         "seconds": round(wall, 1),
         "processor_seconds": round(processor, 1),
         "ms_per_network_epoch": round(1000 * wall / network_epochs(rows), 4),
-        "ms_per_network_epoch_training_alone_one_core": round(1000 * seconds / epochs, 4),
+        "processor_ms_per_network_epoch": round(1000 * processor / network_epochs(rows), 4),
+        "processor_ms_per_network_epoch_training_alone": round(1000 * seconds / epochs, 4),
     }
     if all(torch):
-        times = [{threads: side["milliseconds"][threads] for threads in side["milliseconds"]} for side in torch]
-        best = min(statistics.mean(side[threads] for side in times) for threads in times[0])
-        found |= {"torch_ms_per_epoch": round(best, 4), "torch": torch[0]["version"], "torch_threads": times}
-        found["faster_than_torch_in_all"] = round(best / found["ms_per_network_epoch"], 1)
+        times = [side["milliseconds"] for side in torch]  # {threads: (wall, processor)}, before and after
+        mean = {
+            threads: [statistics.mean(pair) for pair in zip(*(t[threads] for t in times), strict=True)]
+            for threads in times[0]
+        }
+        found |= {"torch": torch[0]["version"], "torch_ms_per_epoch_by_threads": mean}
+        wall, processor = (min(mean[threads][kind] for threads in mean) for kind in (0, 1))
+        found["faster_than_torch"] = round(wall / found["ms_per_network_epoch"], 1)
         found["faster_than_torch_training_alone"] = round(
-            best / found["ms_per_network_epoch_training_alone_one_core"], 1
+            processor / found["processor_ms_per_network_epoch_training_alone"], 1
         )
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     print(json.dumps({**found, "jobs": arguments.jobs, "cores": os.cpu_count(), "versions": versions}))
