@@ -36,7 +36,8 @@ def answers(pieces, folder, **options):
     return {piece.number: answer for piece, answer in pool.run(work, pieces, folder, **options)}
 
 
-def test_one_at_a_time_is_done_in_this_process_and_marked_while_it_lasts(tmp_path):
+def test_one_at_a_time_is_done_in_this_process_and_marked_while_it_lasts(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "is_fit", lambda: True)  # whatever tests before this one did to TensorFlow
     seen = []
     pieces = [Piece(number) for number in range(3)]
     for piece, _ in pool.run(lambda piece: seen.append((os.getpid(), pool.running(tmp_path))), pieces, tmp_path):
@@ -44,6 +45,13 @@ def test_one_at_a_time_is_done_in_this_process_and_marked_while_it_lasts(tmp_pat
     assert seen == [(os.getpid(), [f"piece-{number}"]) for number in range(3)]
     assert pool.running(tmp_path) == []
     assert not (tmp_path / "running").exists()
+
+
+def test_one_at_a_time_goes_elsewhere_where_this_process_has_several_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "is_fit", lambda: False)
+    pieces = [Piece(number) for number in range(3)]
+    found = [answer for _, answer in pool.run(lambda piece: os.getpid(), pieces, tmp_path)]
+    assert os.getpid() not in found
 
 
 def test_several_processes_answer_each_piece_once_with_one_thread(tmp_path):
