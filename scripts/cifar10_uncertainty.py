@@ -40,12 +40,14 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=12, help="most epochs of a training")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, counted from 0")
     parser.add_argument("--ratio", type=float, default=0.8, help="share of the hidden units to remove")
+    parser.add_argument("--examples", type=int, help="images of each split (default: all)")
     parser.add_argument("--out", type=Path, default=Path("runs/cifar10-uncertainty"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
-    data = tfprune.datasets.cifar10()
-    ood = {**data.ood, **{name: tfprune.datasets.images(name)[0] for name in ("fashion_mnist", "mnist")}}
+    data = tfprune.datasets.cifar10(options.examples)
+    far = {name: tfprune.datasets.images(name)[0][: options.examples] for name in ("fashion_mnist", "mnist")}
+    ood = {**data.ood, **far}
     pairs = [pair(data, seed, options.epochs, options.ratio, options.out) for seed in range(options.seeds)]
 
     rows = []
