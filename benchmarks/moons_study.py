@@ -13,6 +13,7 @@ is timed: forward, backward, Adam's step, validation loss. PyTorch needs not be 
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import resource
 import statistics
@@ -61,18 +62,18 @@ print(json.dumps({"version": torch.__version__, "milliseconds": found}))
 """
 
 
-def paper_study():
+def paper_study(seeds=10):
     """The paper's grid, without tfprune's own controls."""
     from tfprune.study import Study
 
     ratios = tuple(ratio / 10 for ratio in range(10))
-    return Study("moons-paper", "moons", "mlp", ratios=ratios, seeds=tuple(range(10)), strategies=STRATEGIES)
+    return Study("moons-paper", "moons", "mlp", ratios=ratios, seeds=tuple(range(seeds)), strategies=STRATEGIES)
 
 
-def run_study(folder, jobs):
+def run_study(folder, jobs, seeds):
     """(wall, processor) seconds of a process that runs the study into a folder."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, __file__, "--study", str(folder), "--jobs", str(jobs)]
+    command = [sys.executable, __file__, "--study", str(folder), "--jobs", str(jobs), "--steps", str(seeds)]
     subprocess.run(command, check=True)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -131,13 +132,14 @@ def main():
     parser.add_argument("--jobs", type=int, default=2, help="processes that run the study")
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has PyTorch")
     parser.add_argument("--out", help="folder to keep the study's results in; a temporary one by default")
+    parser.add_argument("--steps", type=int, default=10, help="seeds; fewer than 10 are a small part of the study")
     parser.add_argument("--study", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if arguments.study:
         import tfprune.study
 
-        tfprune.study.run_study(paper_study(), arguments.study, jobs=arguments.jobs, progress=False)
+        tfprune.study.run_study(paper_study(arguments.steps), arguments.study, jobs=arguments.jobs, progress=False)
         return
 
     from tfprune.study import read_rows
@@ -145,10 +147,10 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(arguments.out or scratch)
         torch = [time_torch(arguments.torch_python, Path(scratch))]
-        wall, processor = run_study(folder, arguments.jobs)
+        wall, processor = run_study(folder, arguments.jobs, arguments.steps)
         torch.append(time_torch(arguments.torch_python, Path(scratch)))
         rows = read_rows(folder)
-        seconds, epochs = time_training()
+        seconds, epochs = time_training() if arguments.steps == 10 else (math.nan, 1)
     found = {
         "trials": len(rows),
         "failed": sum(row["status"] == "failed" for row in rows),
