@@ -66,7 +66,7 @@ def paper_study(seeds=10):
     """The paper's grid, without tfprune's own controls."""
     from tfprune.study import Study
 
-    ratios = tuple(ratio / 10 for ratio in range(10))
+    ratios = tuple(ratio / 10 for ratio in range(10)) if seeds == 10 else (0.5,)
     return Study("moons-paper", "moons", "mlp", ratios=ratios, seeds=tuple(range(seeds)), strategies=STRATEGIES)
 
 
