@@ -2,10 +2,11 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
-from tfprune.study import batched, work
+from tfprune.study import batched, sizes, slots, work
 from tfprune.study.grid import Study
 from tfprune.study.trial import Evaluation, Recipe, Trial
 
@@ -49,6 +50,54 @@ def test_row_does_not_depend_on_who_is_run_with_it(together):
     some = [trial for trial in STUDY.trials() if trial.seed == 1][::-2]
     again = dict(batched.run(some, None))
     assert [again[trial] for trial in some] == [together[trial] for trial in some]
+
+
+@pytest.fixture(scope="module")
+def slot():
+    family = batched._family(STUDY.trials()[0])
+    return slots.Slot(sizes.Size(family.masked, (9,)).model, family.setup.data, batch_size=0)
+
+
+def members_of(slot):
+    """Eight networks of random weights for a slot."""
+    rng, found = np.random.default_rng(0), []
+    for seed in range(slots.SEATS):
+        values = [variable.numpy() for part in slot.parts for variable in part]
+        values[: len(slot.parts[0])] = [rng.normal(size=v.shape).astype("float32") for v in slot.parts[0]]
+        allow = [np.ones(v.shape, "float32") for v in slot.parts[0]]
+        found.append(slots.Member(values, allow, seed, round_number=0, epochs=5, patience=5))
+    return found
+
+
+def trained(slot, members):
+    slot.waiting.extend(members)
+    while slot.is_busy:
+        slot.run()
+    return members
+
+
+def test_numbers_depend_neither_on_the_seat_nor_on_the_neighbours(slot):
+    first, again = members_of(slot), members_of(slot)
+    trained(slot, first)
+    trained(slot, again[3:][::-1])
+    trained(slot, again[:3])
+    for one, other in zip(first, again, strict=True):
+        assert one.losses == other.losses
+        for ours, theirs in zip(one.values, other.values, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_step_of_a_slot_is_that_of_train_on_batch(slot):
+    family, [member, *_] = batched._family(STUDY.trials()[0]), members_of(slot)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(9, "relu"), keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(RECIPE.learning_rate), loss)
+    model.set_weights(member.values[:4])
+    losses = [model.train_on_batch(*family.setup.data.train) for _ in range(5)]
+    trained(slot, [member])
+    np.testing.assert_allclose([own for own, _ in member.losses], losses, rtol=1e-5)
+    for ours, theirs in zip(member.values, model.get_weights(), strict=False):  # the optimizer's follow
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_shared_dense_networks_are_taken_from_the_folder(together, folder):

@@ -184,6 +184,10 @@ class Slot:
     def _epochs(self, split, values, best_values, allow, numbers, best, orders):
         (train, validation), (epoch, best_epoch, most, patience) = split, tf.unstack(numbers)
         losses = tf.TensorArray("float32", self._chunk, element_shape=(2, SEATS))
+        if not self.batch_size:
+            # Examples of its own for each seat: with those that it shares, all seats would become one product of
+            # matrices, in which a sum depends on where it stands.
+            train = keras.tree.map_structure(lambda tensor: tf.stack([tensor] * SEATS), train)
         seated, count, finite = most > 0, tf.constant(0), tf.fill([SEATS], True)
         while count < self._chunk and tf.reduce_all(
             ~seated | ((epoch < most) & (epoch - best_epoch < patience) & finite)
@@ -203,7 +207,7 @@ class Slot:
     def _train_epoch(self, train, values, allow, orders, count):
         """One epoch of all seats; the mean of the batches' losses is weighted by their sizes, as Keras does."""
         if not self.batch_size:
-            return self._over_seats(lambda own, may: self._step(own, may, *train), values, allow)
+            return self._over_seats(lambda own, may, own_train: self._step(own, may, *own_train), values, allow, train)
         order, total, size = orders[count], tf.zeros([SEATS]), self.batch_size
         whole = self.size // size * size
         for start in tf.range(0, whole, size):
@@ -254,25 +258,69 @@ class Slot:
 
 
 def _spell_out(model):
-    """Lets layers with few inputs or outputs add up products along the examples, which XLA makes one loop of.
+    """Lets layers with few inputs or outputs, and the loss of few classes, compute along the examples.
 
-    A product of matrices is nearly all overhead at these sizes: an epoch of a 2-9-2 network takes twice as long by it.
+    Keras' way a 2-30-2 network's products, and its softmax over two numbers at a time, are nearly all overhead: an
+    epoch takes three times as long by them.
     """
     for layer in model.layers:
         if type(layer) is keras.layers.Dense and len(layer.input.shape) == 2 and min(layer.kernel.shape) <= THIN:
             object.__setattr__(layer, "call", functools.partial(_thin_call, layer))
+    if _is_thin_crossentropy(model):
+        model.compile(optimizer=model.optimizer, loss=_thin_crossentropy)
 
 
 def _thin_call(layer, inputs, training=None):
     """What a Dense layer computes; the examples are the axis that lies together in memory."""
-    kernel, x = tf.convert_to_tensor(layer.kernel), tf.transpose(inputs)
+    kernel = tf.convert_to_tensor(layer.kernel)
+    bias = tf.convert_to_tensor(layer.bias) if layer.use_bias else tf.zeros(kernel.shape[1:])
+    return layer.activation(tf.transpose(_thin_product(kernel, bias, tf.transpose(inputs))))
+
+
+@tf.custom_gradient
+def _thin_product(kernel, bias, x):
+    """`kernel.T @ x + bias`, `(outputs, examples)`.
+
+    The few products of a thin side are added up one by one, of which XLA makes one loop with what is around them. Sums
+    over the examples are products of matrices: as sums, XLA adds up number after number.
+    """
+
+    def gradient(upstream):
+        if kernel.shape[1] <= THIN:
+            to_x = tf.add_n([kernel[:, j][:, None] * upstream[j][None, :] for j in range(kernel.shape[1])])
+        else:
+            to_x = tf.matmul(kernel, upstream)
+        if kernel.shape[0] > THIN:
+            return tf.matmul(x, upstream, transpose_b=True), tf.reduce_sum(upstream, axis=1), to_x
+        # the bias is the weight of an input that is always one
+        both = tf.matmul(tf.concat([x, tf.ones_like(x[:1])], axis=0), upstream, transpose_b=True)
+        return both[:-1], both[-1], to_x
+
     if kernel.shape[0] <= THIN:
         outputs = tf.add_n([kernel[i][:, None] * x[i][None, :] for i in range(kernel.shape[0])])
     else:
-        outputs = tf.stack([tf.reduce_sum(x * kernel[:, j][:, None], axis=0) for j in range(kernel.shape[1])])
-    if layer.use_bias:
-        outputs += tf.convert_to_tensor(layer.bias)[:, None]
-    return layer.activation(tf.transpose(outputs))
+        outputs = tf.matmul(kernel, x, transpose_a=True)
+    return outputs + bias[:, None], gradient
+
+
+def _is_thin_crossentropy(model):
+    loss = model.loss
+    if type(loss) is not keras.losses.SparseCategoricalCrossentropy or loss.reduction != "sum_over_batch_size":
+        return False
+    options = loss.get_config()
+    plain = options["from_logits"] and options["ignore_class"] is None and options.get("axis", -1) == -1
+    shape = model.outputs[0].shape
+    return plain and len(model.outputs) == 1 and len(shape) == 2 and shape[1] <= THIN
+
+
+def _thin_crossentropy(y_true, y_pred):
+    """Sparse categorical cross-entropy from logits, of each example."""
+    logits = tf.unstack(tf.transpose(y_pred))
+    labels = tf.reshape(y_true, [-1])
+    highest = tf.stop_gradient(functools.reduce(tf.maximum, logits))
+    logits = [logit - highest for logit in logits]
+    own = tf.add_n([tf.where(tf.equal(labels, number), logit, 0.0) for number, logit in enumerate(logits)])
+    return tf.math.log(tf.add_n([tf.exp(logit) for logit in logits])) - own
 
 
 def stateless(optimizer):
