@@ -59,7 +59,7 @@ def slot():
 
 
 def members_of(slot):
-    """Eight networks of random weights for a slot."""
+    """As many networks of random weights as a slot has seats."""
     rng, found = np.random.default_rng(0), []
     for seed in range(slots.SEATS):
         values = [variable.numpy() for part in slot.parts for variable in part]
@@ -79,8 +79,8 @@ def trained(slot, members):
 def test_numbers_depend_neither_on_the_seat_nor_on_the_neighbours(slot):
     first, again = members_of(slot), members_of(slot)
     trained(slot, first)
-    trained(slot, again[3:][::-1])
-    trained(slot, again[:3])
+    trained(slot, again[1:][::-1])
+    trained(slot, again[:1])
     for one, other in zip(first, again, strict=True):
         assert one.losses == other.losses
         for ours, theirs in zip(one.values, other.values, strict=True):
