@@ -84,6 +84,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_axes_given_are_drawn_on_and_returned_and_no_window_opens(name, monkeypatch):
     monkeypatch.setattr(pyplot, "show", lambda *args, **options: pytest.fail("a window was opened"))
+    pyplot.close("all")  # what tests of other modules left open
     ours, other = pyplot.subplots(1, 2)[1]
     assert CASES[name](ax=ours, title="a title") is ours
     assert ours.get_title() == "a title"
