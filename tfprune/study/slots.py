@@ -19,7 +19,7 @@ from tfprune.study import sizes
 from tfprune.study.compiled import Trained
 from tfprune.study.order import batch_order
 
-SEATS = 4  # more cost less each, but at the end of a study more are empty
+SEATS = 3  # more cost less each, but at the end of a study more are empty
 THIN = 4  # inputs or outputs of a layer, up to which it is no product of matrices
 CHUNK = 256  # epochs after which the program comes back at the latest
 
@@ -73,7 +73,7 @@ class Member:
 
 
 class Slot:
-    """Trains networks of one structure, four at a time.
+    """Trains networks of one structure, a few at a time.
 
     Args:
         model: A compiled, plain Keras model of that structure. Its own weights do not matter, and it is for the slot
