@@ -53,7 +53,7 @@ def train(of, spy=None):
     setup, shelf = work.set_up(of), kept.Shelf(None, {})
     if spy:
         spy(setup)
-    dense = rounds.train_dense(setup, shelf, work._marks(of))
+    dense = rounds.train_dense(setup, shelf, of.epochs_to_keep)
     ticket, _ = rounds.train_rounds(setup, dense, shelf, shelf, dict)
     return setup, ticket, dense
 

@@ -179,7 +179,7 @@ def test_rounds_are_those_of_one_fit_with_lottery_ticket(strategy):
     setup, reference = set_up(of), set_up(of)
     rewind = rounds.controls.StudyTicket(of).rewind
     shelf = kept.Shelf(None, {})
-    dense = rounds.train_dense(setup, shelf, work._marks(of))
+    dense = rounds.train_dense(setup, shelf, of.epochs_to_keep)
     ticket, glances = rounds.train_rounds(setup, dense, shelf, shelf, lambda: {"seen": 1})
     callback = LotteryTicket(0.5, 2, rewind, patience=2, epochs_per_round=5, seed=3)
     train, validation = (datasets.as_full_batch(part) for part in (setup.data.train, setup.data.validation))

@@ -106,7 +106,7 @@ def run(trials, folder):
     """
     family, dense = _family(trials[0]), {}
     firsts = {trial.dense_key: trial for trial in reversed(trials)}
-    marks = sorted({epoch for trial in trials for epoch in work._marks(trial)})
+    marks = sorted({epoch for trial in trials for epoch in trial.epochs_to_keep})
     for trial, answer in family.work_off([family.dense_run(trial, folder, marks) for trial in firsts.values()]):
         dense[trial.dense_key] = answer
     able = []
@@ -316,7 +316,7 @@ _FAMILIES = {}
 
 def _family(trial):
     """The family of a trial; the last one of a process is kept, with its compiled programs."""
-    kind = dataclasses.replace(trial, strategy="one_shot", ratio=0, seed=0, rounds=None)
+    kind = trial.kind
     if kind not in _FAMILIES:
         _FAMILIES.clear()
         _FAMILIES[kind] = _Family(trial)

@@ -37,7 +37,7 @@ class StudyTicket(LotteryTicket):
         self.strategy = strategies.get(trial.strategy)
         super().__init__(
             trial.ratio,
-            rounds=trial.rounds or self.strategy.rounds,
+            rounds=trial.num_rounds,
             rewind="init" if self.strategy.rewind == 0 else self.strategy.rewind,
             criterion=trial.criterion,
             scope=trial.scope,

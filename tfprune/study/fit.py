@@ -1,6 +1,5 @@
 """How does a trial train one round in `model.fit`? The trainer for every model and data set; the others are faster."""
 
-import dataclasses
 import math
 
 import keras
@@ -10,28 +9,10 @@ import tensorflow as tf
 from tfprune.callbacks.lottery import Round
 from tfprune.structure.replay import value_of
 from tfprune.study import kept, state
+from tfprune.study.compiled import Trained
 from tfprune.study.order import batch_order
 
 _VALIDATION_BATCH = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """How a round went; `LotteryTicket.record` takes it.
-
-    Args:
-        epochs: Epochs trained.
-        best_epoch: The epoch, from 1, whose weights the model has now: the one with the lowest validation loss.
-        best: Its validation loss.
-        loss: Training loss of each epoch.
-        val_loss: Validation loss of each epoch.
-    """
-
-    epochs: int
-    best_epoch: int
-    best: float
-    loss: tuple = ()
-    val_loss: tuple = ()
 
 
 def train_round(

@@ -72,7 +72,7 @@ def plans(trials, common):
     """
     if common["trainer"] not in ("auto", "batched"):
         return []
-    return [Piece("plan", tuple(alike), **common) for alike in _by(trials, _kind)]
+    return [Piece("plan", tuple(alike), **common) for alike in _by(trials, lambda trial: trial.kind)]
 
 
 def dense_trainings(trials, batched, common):
@@ -85,7 +85,7 @@ def dense_trainings(trials, batched, common):
     """
     pieces, together = [], []
     for alike in _by(trials, lambda trial: trial.dense_key):
-        marks = sorted({trial.epoch_to_keep for trial in alike} - {None})
+        marks = sorted({epoch for trial in alike for epoch in trial.epochs_to_keep})
         if not marks and all(trial.key in batched for trial in alike):
             together.append(alike[0])
         else:
@@ -169,11 +169,6 @@ def _tickets(piece):
     return [work.row_of(trial, function)]
 
 
-def _kind(trial):
-    """Trials of one kind share data and architecture."""
-    return dataclasses.replace(trial, strategy="one_shot", ratio=0, seed=0, rounds=None)
-
-
 def _by(trials, key):
     """Returns the trials in tuples of the same key, in their order."""
     found = {}
@@ -185,7 +180,7 @@ def _by(trials, key):
 def _chunks(trials, parts):
     """The trials of each kind in about so many tuples of about equal length, none too long."""
     found = []
-    for alike in _by(trials, _kind):
+    for alike in _by(trials, lambda trial: trial.kind):
         parts_here = max(-(-len(alike) // CHUNK), min(parts, -(-len(alike) // 4)))
         bounds = [len(alike) * part // parts_here for part in range(parts_here + 1)]
         found += [alike[start:stop] for start, stop in itertools.pairwise(bounds)]

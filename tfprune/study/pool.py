@@ -98,37 +98,31 @@ def _parallel(function, pieces, marks, jobs, backend):
         # loky gives a process up that TensorFlow has made large, and takes a new one: nothing is lost
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
         active, _ = joblib.parallel.get_active_backend()
-        call = [joblib.delayed(_marked)(function, piece, str(marks)) for piece in pieces]
+        calls = [joblib.delayed(_numbered)(number, function, piece, marks) for number, piece in enumerate(pieces)]
         if active.supports_return_generator:
             # batch_size=1: a batch of short pieces would come back, and be safe on the disk, only together. One job in
             # two processes, one piece at a time: joblib would do it here, and a crash would take this process along.
             most = {"n_jobs": 2, "pre_dispatch": 1} if jobs == 1 else {"n_jobs": min(jobs, max(2, len(pieces)))}
             parallel = joblib.Parallel(**most, batch_size=1, return_as="generator_unordered")
-            for number, answer in parallel(_numbered(call)):
+            for number, answer in parallel(calls):
                 yield pieces[number], answer
         else:
             for start in range(0, len(pieces), jobs):
-                done = joblib.Parallel(n_jobs=jobs, batch_size=1)(_numbered(call[start : start + jobs], start))
+                done = joblib.Parallel(n_jobs=jobs, batch_size=1)(calls[start : start + jobs])
                 yield from ((pieces[number], answer) for number, answer in done)
 
 
-def _numbered(calls, start=0):
-    import joblib
-
-    for number, (function, arguments, options) in enumerate(calls, start):
-        yield joblib.delayed(_answer)(number, function, arguments, options)
-
-
-def _answer(number, function, arguments, options):
+def _numbered(number, function, piece, marks):
+    """What a worker does: a piece of work, whose answer says by its number which it was."""
     if threading.current_thread() is threading.main_thread():
         # Ctrl-C reaches the children too; the parent alone decides what to do about it
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return number, function(*arguments, **options)
+    return number, _marked(function, piece, marks)
 
 
 def _marked(function, piece, marks):
     """Does a piece of work, with a file that says so while it lasts."""
-    mark = Path(marks) / piece.name
+    mark = marks / piece.name
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.write_text(f"{os.getpid()}\n")
     try:

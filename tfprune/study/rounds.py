@@ -144,7 +144,7 @@ def ticket_steps(setup, dense, dense_shelf, shelf, glance):
 def forget(setup, shelf):
     """Removes what was kept of a trial's rounds: its row is finished."""
     key = setup.trial.key
-    for name in (f"{key}.npz", *(_progress(key, number) for number in range(1, 1 + setup.rounds))):
+    for name in (f"{key}.npz", *(_progress(key, number) for number in range(1, 1 + setup.trial.num_rounds))):
         shelf.remove(name)
 
 

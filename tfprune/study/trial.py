@@ -161,10 +161,15 @@ class Trial:
         return self.rounds or self._strategy().rounds
 
     @property
-    def epoch_to_keep(self):
-        """The epoch of the dense training whose weights it goes back to; None where it needs none."""
+    def epochs_to_keep(self):
+        """The epochs of the dense training whose weights it goes back to: one, or none."""
         rewind = self._strategy().rewind
-        return rewind if isinstance(rewind, int) and rewind else None
+        return (rewind,) if isinstance(rewind, int) and rewind else ()
+
+    @property
+    def kind(self):
+        """What it has in common with the trials that share its data and architecture, as a trial."""
+        return dataclasses.replace(self, strategy="one_shot", ratio=0, seed=0, rounds=None)
 
     @property
     def name(self):

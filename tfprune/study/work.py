@@ -52,7 +52,7 @@ def run_trial(trial, folder=None, devices=1, trainer="auto"):
 
     setup = set_up(trial, devices, trainer)
     shelves = [_shelf(folder, name, setup) for name in ("dense", "rounds")]
-    dense = rounds.train_dense(setup, shelves[0], _marks(trial))
+    dense = rounds.train_dense(setup, shelves[0], trial.epochs_to_keep)
     dense_row = _dense_row(setup, dense, shelves[0])
     look = functools.partial(measure.glance, setup.masked, setup.data)
     ticket, glances = rounds.train_rounds(setup, dense, *shelves, look)
@@ -114,7 +114,7 @@ def run_dense(trial, folder, devices=1, marks=(), trainer="auto"):
 
     setup = set_up(trial, devices, trainer)
     shelf = _shelf(folder, "dense", setup)
-    dense = rounds.train_dense(setup, shelf, sorted({*_marks(trial), *marks}))
+    dense = rounds.train_dense(setup, shelf, sorted({*trial.epochs_to_keep, *marks}))
     _dense_row(setup, dense, shelf)
 
 
@@ -143,13 +143,6 @@ class Setup:
     dense_cost: dict
     device: str
     identity: str
-
-    @property
-    def rounds(self):
-        """How many times the trial prunes."""
-        from tfprune.pruning import strategies
-
-        return self.trial.rounds or strategies.get(self.trial.strategy).rounds
 
 
 def set_up(trial, devices=1, trainer="auto"):
@@ -298,14 +291,6 @@ def _dense_row(setup, dense, shelf):
         shelf.save(name, row, {})
         return row
     return found[0]
-
-
-def _marks(trial):
-    """The epoch that the trial's strategy rewinds to, if it is one."""
-    from tfprune.pruning import strategies
-
-    rewind = strategies.get(trial.strategy).rewind
-    return [rewind] if isinstance(rewind, int) and rewind > 0 else []
 
 
 _DATA = [None, None]  # the last data set, and its digest: it takes half a second for CIFAR-10
