@@ -1,6 +1,9 @@
 """How much faster are two jobs than one on a study of `fit` trials, and what does sharing the dense training save?
 
 Both sides are the same command in a process of its own, start-up included; they take turns. Rows must not differ.
+
+    python benchmarks/study_jobs.py                   # scikit-learn's digits, a small CNN: much of a trial is set-up
+    python benchmarks/study_jobs.py --data cifar10    # 10,000 images, LeNet: most of a trial is training
 """
 
 import argparse
@@ -16,21 +19,23 @@ from pathlib import Path
 
 TIMES = ("wall_time", "started")
 CODE = """
-import sys
-from tfprune import study
-folder, jobs, seeds, epochs = sys.argv[1], *map(int, sys.argv[2:])
+import functools, sys
+from tfprune import datasets, study
+folder, name, jobs, seeds, epochs = *sys.argv[1:3], *map(int, sys.argv[3:])
+images = functools.partial(datasets.cifar10, num_examples=10_000)
+data, model = ("digits", "cnn") if name == "digits" else (images, "lenet")
 recipe = study.Recipe("adam", 0.002, batch_size=32, epochs=epochs, patience=epochs)
 ratios, strategies = (0.25, 0.5, 0.75), ("one_shot", "one_shot_random", "random_channels")
-grid = study.Study("jobs", "digits", "cnn", ratios[:seeds], range(seeds), strategies, recipe=recipe)
+grid = study.Study("jobs", data, model, ratios[:seeds], range(seeds), strategies, recipe=recipe)
 study.run_study(grid, out=folder, jobs=jobs, trainer="fit", progress=False)
 """
 
 
-def run(jobs, seeds, epochs):
+def run(data, jobs, seeds, epochs):
     """Runs the study; returns its seconds and its rows without times."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        command = [sys.executable, "-c", CODE, folder, *map(str, (jobs, seeds, epochs))]
+        command = [sys.executable, "-c", CODE, folder, data, *map(str, (jobs, seeds, epochs))]
         subprocess.run(command, check=True, env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1"})
         seconds = time.perf_counter() - start
         lines = (Path(folder) / "results.jsonl").read_text(encoding="utf-8").splitlines()
@@ -46,7 +51,8 @@ def epochs_of(rows):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="digits", choices=("digits", "cifar10"))
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3, help="how often each side runs")
     parser.add_argument("--steps", type=int, default=10, help="epochs in a round of a trial")
@@ -57,7 +63,7 @@ if __name__ == "__main__":
     sides = {1: [], 2: []}
     for number in range(rounds):
         for jobs in (1, 2) if number % 2 else (2, 1):
-            seconds, rows = run(jobs, seeds, options.steps)
+            seconds, rows = run(options.data, jobs, seeds, options.steps)
             sides[jobs].append((seconds, rows))
             print(f"{jobs} jobs: {seconds:.1f} s, {len(rows)} trials", flush=True)
     same = all(rows == sides[1][0][1] for side in sides.values() for _, rows in side)
@@ -67,4 +73,4 @@ if __name__ == "__main__":
     print(f"epochs: {shared} with the dense training shared, {alone} without: {1 - shared / alone:.0%} saved")
     versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "joblib")}
     found = {"one": one, "two": two, "ratio": one / two, "same": same, "shared": shared, "alone": alone}
-    print(json.dumps({"benchmark": "study_jobs", **found, **versions}))
+    print(json.dumps({"benchmark": "study_jobs", "data": options.data, **found, **versions}))

@@ -47,7 +47,16 @@ MAY_IMPORT = {
     "verification": {"layers", "structure", "pruning", "metrics", "uncertainty"},
     "study": {
         *("layers", "losses", "pointers", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),
-        *("metrics", "predictions", "uncertainty", "evaluation", "comparison", "potential", "significance"),
+        *(
+            "corruptions",
+            "metrics",
+            "predictions",
+            "uncertainty",
+            "evaluation",
+            "comparison",
+            "potential",
+            "significance",
+        ),
     },
     "cli": {
         *("layers", "losses", "pointers", "models", "datasets", "structure", "pruning", "callbacks", "tickets"),

@@ -166,6 +166,35 @@ def test_value_range_of_the_images_reaches_the_corruptions():
     assert one["shift/contrast/5/nll"] != one["nll"]
 
 
+def test_images_are_damaged_once_for_all_networks_of_a_seed(monkeypatch):
+    data, look = pictures(), Evaluation(corruptions=("fog", "contrast"), severities=(1, 5))
+    done = []
+    corrupt = measure.corruptions.corrupt
+    monkeypatch.setattr(measure.corruptions, "corrupt", lambda *given: done.append(given[1:4]) or corrupt(*given))
+    one, other = softmax_net((8, 8, 1), 3, 0), softmax_net((8, 8, 1), 3, 1)
+    first, second = measure.evaluate(one, data, look, seed=3), measure.evaluate(other, data, look, seed=3)
+    assert done == [("fog", 1, 3), ("fog", 5, 3), ("contrast", 1, 3), ("contrast", 5, 3)]
+    assert measure.evaluate(one, data, look, seed=3) == first != second
+    assert measure.evaluate(one, data, look, seed=4) != first
+    assert len(done) == 8
+    again = datasets.Dataset(**{**vars(data), "test": (1 - data.test[0], data.test[1])})
+    assert measure.evaluate(one, again, look, seed=4)["shift/fog/1/nll"] != first["shift/fog/1/nll"]
+    monkeypatch.setattr(measure, "_MEMORY", 0)
+    measure._DAMAGED.clear()
+    assert measure.evaluate(one, data, look, seed=3) == first
+    assert set(measure._DAMAGED) == {"for", "test"}
+
+
+def test_at_most_a_thousand_images_are_damaged(monkeypatch):
+    data, look = pictures(), Evaluation(corruptions=("contrast",), severities=(3,))
+    monkeypatch.setattr(measure, "_SHIFTED", 20)
+    net = softmax_net((8, 8, 1), 3, 0)
+    found = measure.evaluate(net, data, look)
+    places = np.linspace(0, len(data.test[0]) - 1, 20, dtype=int)
+    rows = tfprune.evaluate_shift(net, tuple(part[places] for part in data.test), ["contrast"], [3], from_logits=False)
+    assert found["shift/contrast/3/nll"] == pytest.approx(rows[1]["nll"], rel=1e-6)
+
+
 def test_recipe_reaches_the_optimizer():
     recipe = Recipe("sgd", 0.1, momentum=0.9, weight_decay=0.01, batch_size=100, decay=0.5)
     optimizer = work.build_model(Trial("moons", "mlp", "one_shot", 0.5, 0, recipe=recipe), datasets.moons()).optimizer
@@ -234,8 +263,8 @@ def test_validation_leaves_no_device_without_an_example():
 def test_detectors_learn_from_some_thousand_examples_of_many():
     data = datasets.moons()
     many = tuple(np.concatenate([part] * 20) for part in data.train)
-    x, y = measure._lesson(datasets.Dataset(**{**vars(data), "train": many}))
+    x, y = measure._evenly(many, 5000)
     assert len(x) == len(y) == 5000
     np.testing.assert_array_equal(x[[0, -1]], many[0][[0, -1]])
     assert 0.45 < y.mean() < 0.55
-    np.testing.assert_array_equal(measure._lesson(data)[0], data.train[0])
+    np.testing.assert_array_equal(measure._evenly(data.train, 5000)[0], data.train[0])

@@ -63,7 +63,8 @@ class Evaluation:
         detectors: Names of OOD detectors (`tfprune.uncertainty.detectors`), asked on every OOD set of the data.
             Those that learn do so from the training examples, 5,000 at most.
         ood: Names of image sets of tensorflow_datasets that join the data's own OOD sets; none by default.
-        corruptions: Names of corruptions (`tfprune.corruptions`) of the test images, or ("all",); none by default.
+        corruptions: Names of corruptions (`tfprune.corruptions`) of the test images, 1,000 of them at most, or
+            ("all",); none by default.
         severities: Severities of the corruptions, 1 to 5.
         latency: Whether to measure the time of a prediction, dense and pruned side by side. Rows then hold times.
 
