@@ -201,6 +201,17 @@ def test_recipe_reaches_the_optimizer():
     assert (optimizer.momentum, optimizer.weight_decay, type(optimizer).__name__) == (0.9, 0.01, "SGD")
 
 
+def test_learning_rate_falls_and_then_stays():
+    recipe = Recipe("sgd", 0.1, batch_size=100, decay=0.5, epochs=3)
+    optimizer = work.build_model(Trial("moons", "mlp", "one_shot", 0.5, 0, recipe=recipe), datasets.moons()).optimizer
+    falls = keras.optimizers.schedules.ExponentialDecay(0.1, 7, 0.5, staircase=True)
+    again = type(optimizer).from_config(optimizer.get_config())
+    for step in (0, 6, 7, 13, 14, 20, 21, 5000):
+        optimizer.iterations.assign(step)
+        again.iterations.assign(step)
+        assert float(optimizer.learning_rate) == float(falls(min(step, 20))) == float(again.learning_rate)
+
+
 def test_glance_is_what_evaluate_says():
     data, model = pictures(), softmax_net((8, 8, 1), 3, 0)
     wanted = tfprune.evaluate(model, data.test, ood=data.ood, from_logits=False)

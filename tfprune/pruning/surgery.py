@@ -8,7 +8,7 @@ import numpy as np
 
 from tfprune.layers import ChannelMask, NormalizationMask
 from tfprune.pruning import certificate, compensation
-from tfprune.structure import roles
+from tfprune.structure import depthwise, roles
 from tfprune.structure.cost import cost, record_reference
 from tfprune.structure.groups import ChannelGraph, mask_of
 from tfprune.structure.replay import (
@@ -264,7 +264,7 @@ def _small_twin(graph, keep, op, config):
     if role and role.settings:
         first = next(call for call in graph.trace.calls if call.op is op)
         config = role.settings(config, *_kept_places(graph, keep, first))
-    return rebuild_operation(layer, config)
+    return depthwise.rebuild(layer, config)
 
 
 def _set(config, path, value):
@@ -292,10 +292,16 @@ def _pairs(graph, keep, op, twin):
     if not isinstance(layer, keras.Layer):
         return []
     axes = {id(roles.part(layer, path)): (path, units) for path, units in graph.axes(name).items()}
-    return [
+    pairs = [
         (old, new, *_cut_of(old, *axes.get(id(old), ("", None)), keep, role, graph, name))
         for old, new in zip(layer.variables, twin.variables, strict=True)
     ]
+    if type(twin) is type(layer):
+        return pairs
+    _, (*_, units) = axes.get(id(layer.kernel), ("", (None,)))
+    kept = np.arange(layer.filters) if units is None else np.flatnonzero(keep[units])
+    index = depthwise.kernel_index(layer.kernel, twin, kept)
+    return [(old, new, index if old is layer.kernel else cut, factor) for old, new, cut, factor in pairs]
 
 
 def _cut_of(variable, path, axes, keep, role, graph, name):

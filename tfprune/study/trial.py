@@ -19,7 +19,8 @@ class Recipe:
         batch_size: Examples in a step; 0 for the whole training set in one step.
         epochs: Most epochs in a round.
         patience: Epochs without a lower validation loss after which a round ends.
-        decay: Factor on the learning rate after each epoch, rewound with the weights; 1 leaves it constant.
+        decay: Factor on the learning rate after each epoch, rewound with the weights; 1 leaves it constant. A round
+            that does not rewind trains with the rate of the last of `epochs`.
         weight_decay: Decoupled weight decay of the optimizer; left alone where 0.
 
     Raises:

@@ -188,6 +188,8 @@ def build_model(trial, data):
     """
     import keras
 
+    from tfprune.study import rates
+
     recipe = trial.recipe
     extra = {name: getattr(recipe, name) for name in ("momentum", "weight_decay") if getattr(recipe, name)}
     outputs = {"num_classes": data.num_classes}
@@ -197,7 +199,7 @@ def build_model(trial, data):
     learning_rate = recipe.learning_rate
     if recipe.decay != 1:
         steps = -(-len(data.train[0]) // recipe.batch_size) if recipe.batch_size else 1
-        learning_rate = keras.optimizers.schedules.ExponentialDecay(learning_rate, steps, recipe.decay, staircase=True)
+        learning_rate = rates.StepDecay(learning_rate, steps, recipe.decay, recipe.epochs)
     optimizer = type(keras.optimizers.get(recipe.optimizer))
     model.compile(optimizer=optimizer(learning_rate=learning_rate, **extra), loss=_loss(model, data))
     return model
