@@ -6,20 +6,22 @@ Each network loses half the channels of every layer (random weights: which ones 
 rounded up to the multiple that `tfprune.choose_round_to` measures to be fastest. Timed in turns within one run:
 
     keras     compiled predictions of the dense and the small Keras model
+    rebuilt   where that differs, the dense model that `shrink` makes with nothing pruned: convolutions of one channel
+              a group become DepthwiseConv2D, which "keras" counts with the pruning
     frozen    the same as inference engines run them: variables are constants, BatchNormalization is folded into kernels
+    litert    with --litert: the two models as LiteRT files, in floats, run by its interpreter
     tfmot     the tf_keras twin, and the twin with half of its weights zeroed and stripped by TFMOT
     torch     with --torch: torchvision's twin, dense and pruned by Torch-Pruning, in a process of its own
 
 Printed are the time that pruning took, the speed-up that multiply-adds promise, those measured by the wall clock and in
 processor time (which hardly notices what else the machine does), and the share of the promise that they keep; with
---int8 (part of --all) also the bytes of the LiteRT files in integers. Nothing is asserted. Without --all or --models a
-small residual network shows that the script works.
+--int8 also the bytes of the LiteRT files in integers. Nothing is asserted. Without --all or --models a small residual
+network shows that the script works.
 """
 
 import argparse
 import gc
 import importlib.metadata
-import importlib.util
 import json
 import os
 import statistics
@@ -91,6 +93,36 @@ def compiled(model, batch, frozen=False):
 
         predict = convert_variables_to_constants_v2(predict)
     return lambda: np.asarray(predict(x)[0] if frozen else predict(x))
+
+
+def rebuilt(model):
+    """The dense model as `shrink` builds it with nothing pruned, or None where that changes no layer."""
+    import tfprune
+
+    again = tfprune.shrink(tfprune.wrap(model))
+    kinds = [sorted(type(layer).__name__ for layer in one.layers if layer.weights) for one in (model, again)]
+    return None if kinds[0] == kinds[1] else again
+
+
+def interpreted(model, batch, folder):
+    """The same for its LiteRT file."""
+    import tensorflow as tf
+
+    import tfprune
+
+    path = os.path.join(folder, f"{model.name}-{batch}-{id(model)}.tflite")
+    tfprune.export(model, path, to="litert")
+    interpreter = tf.lite.Interpreter(path, num_threads=os.cpu_count())
+    entrance = interpreter.get_input_details()[0]["index"]
+    x = images(batch, model.inputs[0].shape[1:])
+    interpreter.resize_tensor_input(entrance, x.shape)
+    interpreter.allocate_tensors()
+
+    def predict():
+        interpreter.set_tensor(entrance, x)
+        interpreter.invoke()
+
+    return predict
 
 
 def tfmot_twins(model):
@@ -185,19 +217,31 @@ def measure(name, arguments):
     small, row = prune(model, arguments.batches[0], max(2, arguments.rounds))
     twins, reason = ({}, "not asked for") if arguments.no_tfmot else tfmot_twins(model)
     row |= {"model": name, "speedup": {}, **({"tfmot": reason} if reason else {})}
+    dense = {"keras": model, "rebuilt": rebuilt(model)}
+    dense["frozen"] = dense["rebuilt"] or model
     for batch in arguments.batches:
         sides = {
             "keras dense": compiled(model, batch),
+            **({"rebuilt dense": compiled(dense["rebuilt"], batch)} if dense["rebuilt"] else {}),
             "keras small": compiled(small, batch),
-            "frozen dense": compiled(model, batch, frozen=True),
+            "frozen dense": compiled(dense["frozen"], batch, frozen=True),
             "frozen small": compiled(small, batch, frozen=True),
             **{side: compiled(twin, batch) for side, twin in twins.items()},
         }
-        times = in_turns(sides, arguments.steps, arguments.rounds)
+        with tempfile.TemporaryDirectory() as folder:
+            if arguments.litert:
+                sides["litert dense"] = interpreted(dense["frozen"], batch, folder)
+                sides["litert small"] = interpreted(small, batch, folder)
+            times = in_turns(sides, arguments.steps, arguments.rounds)
+        compared = {
+            "keras": ("keras dense", "keras small"),
+            "rebuilt": ("rebuilt dense", "keras small"),
+            "frozen": ("frozen dense", "frozen small"),
+            "litert": ("litert dense", "litert small"),
+            "tfmot": ("tfmot dense", "tfmot stripped"),
+        }
         row["speedup"][batch] = {
-            "keras": speedup(times, "keras dense", "keras small"),
-            "frozen": speedup(times, "frozen dense", "frozen small"),
-            **({"tfmot": speedup(times, "tfmot dense", "tfmot stripped")} if twins else {}),
+            **{side: speedup(times, *pair) for side, pair in compared.items() if set(pair) <= times.keys()},
             "milliseconds": {side: round(1000 * min(w for w, _ in found), 2) for side, found in times.items()},
         }
         del sides
@@ -213,9 +257,7 @@ def measure(name, arguments):
 
 
 def torch_row(name, arguments):
-    if not all(importlib.util.find_spec(package) for package in ("torch", "torchvision", "torch_pruning")):
-        return "torch, torchvision and torch-pruning are not installed"
-    words = [sys.executable, __file__, "--torch-side", name, "--batches", *map(str, arguments.batches)]
+    words = [arguments.torch_python, __file__, "--torch-side", name, "--batches", *map(str, arguments.batches)]
     words += ["--size", str(arguments.size), "--steps", str(arguments.steps), "--rounds", str(arguments.rounds)]
     done = subprocess.run(words, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr.strip()[-200:]
@@ -259,7 +301,7 @@ def show(row):
         f"(chosen in {row['seconds_to_choose_round_to']:.1f} s), promised {theory:.2f}x"
     )
     for batch, found in row["speedup"].items():
-        for side in ("keras", "frozen", "tfmot"):
+        for side in ("keras", "rebuilt", "frozen", "litert", "tfmot"):
             if side in found:
                 wall, processor, best = found[side].values()
                 kept = "" if side == "tfmot" else f"   of the promise {processor / theory:.2f} ({wall / theory:.2f})"
@@ -278,18 +320,20 @@ def show(row):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["resnet20"], help=f"of keras.applications: {', '.join(MODELS)}")
-    parser.add_argument("--all", action="store_true", help="these seven models, with --int8 and --torch")
+    parser.add_argument("--all", action="store_true", help="these seven, with --int8 --litert --torch")
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 1], help="samples of a prediction")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--steps", type=int, default=1, help="predictions of one side in one round")
     parser.add_argument("--rounds", type=int, default=9, help="rounds, each with all sides")
     parser.add_argument("--int8", action="store_true", help="bytes of the LiteRT files in integers too")
+    parser.add_argument("--litert", action="store_true", help="the speed of LiteRT files in floats too")
     parser.add_argument("--torch", action="store_true", help="Torch-Pruning too, where it is installed")
+    parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch and torch-pruning")
     parser.add_argument("--no-tfmot", action="store_true", help="without TFMOT's twin")
     parser.add_argument("--torch-side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.all:
-        arguments.models, arguments.int8, arguments.torch = list(MODELS), True, True
+        arguments.models, arguments.int8, arguments.litert, arguments.torch = list(MODELS), True, True, True
     return arguments
 
 
