@@ -217,20 +217,20 @@ def measure(name, arguments):
     small, row = prune(model, arguments.batches[0], max(2, arguments.rounds))
     twins, reason = ({}, "not asked for") if arguments.no_tfmot else tfmot_twins(model)
     row |= {"model": name, "speedup": {}, **({"tfmot": reason} if reason else {})}
-    dense = {"keras": model, "rebuilt": rebuilt(model)}
-    dense["frozen"] = dense["rebuilt"] or model
+    again = rebuilt(model)
+    like = again or model  # what the small model is compared with like for like
     for batch in arguments.batches:
         sides = {
             "keras dense": compiled(model, batch),
-            **({"rebuilt dense": compiled(dense["rebuilt"], batch)} if dense["rebuilt"] else {}),
+            **({"rebuilt dense": compiled(again, batch)} if again else {}),
             "keras small": compiled(small, batch),
-            "frozen dense": compiled(dense["frozen"], batch, frozen=True),
+            "frozen dense": compiled(like, batch, frozen=True),
             "frozen small": compiled(small, batch, frozen=True),
             **{side: compiled(twin, batch) for side, twin in twins.items()},
         }
         with tempfile.TemporaryDirectory() as folder:
             if arguments.litert:
-                sides["litert dense"] = interpreted(dense["frozen"], batch, folder)
+                sides["litert dense"] = interpreted(like, batch, folder)
                 sides["litert small"] = interpreted(small, batch, folder)
             times = in_turns(sides, arguments.steps, arguments.rounds)
         compared = {

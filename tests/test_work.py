@@ -153,6 +153,8 @@ def test_model_file_with_a_gaussian_head_is_taken(tmp_path):
 def test_corruptions_of_points_are_refused():
     with pytest.raises(ValueError, match=r"Corruptions are of images.*Received: data of shape \(2,\)"):
         measure.evaluate(models.mlp((2,)), datasets.moons(), Evaluation(corruptions=("fog",)))
+    with pytest.raises(ValueError, match="Severity 0 is the clean images"):
+        measure.evaluate(softmax_net((8, 8, 1), 3, 0), pictures(), Evaluation(corruptions=("fog",), severities=(0, 1)))
 
 
 def test_value_range_of_the_images_reaches_the_corruptions():

@@ -180,20 +180,21 @@ def _shift_columns(model, data, evaluation, logits, seed):
             f"Corruptions are of images, (height, width, colours). Received: data of shape {tuple(data.input_shape)}. "
             "Use an evaluation without corruptions."
         )
+    if 0 in evaluation.severities:
+        raise ValueError("Severity 0 is the clean images, which every row tells of. Pass severities from 1 to 5.")
     everything = tuple(evaluation.corruptions) == ("all",)
     names = corruptions.CORRUPTIONS if everything else evaluation.corruptions
-    row = {}
+    row, test = {}, _evenly(data.test, _SHIFTED)
     for name, severity in itertools.product(names, evaluation.severities):
-        images, labels = _damaged(data, name, severity, seed)
-        seen = tfprune.evaluate(model, (images, labels), from_logits=logits)
+        seen = tfprune.evaluate(model, _damaged(data, test, name, severity, seed), from_logits=logits)
         row |= {f"shift/{name}/{severity}/{metric}": seen[metric] for metric in _SHIFT}
     return row
 
 
-def _damaged(data, name, severity, seed):
-    """Test images after a corruption, with their labels. To damage them takes longer than to look at them, so they
-    are kept for the next network of the same seed."""
-    images, labels = _evenly(data.test, _SHIFTED)
+def _damaged(data, test, name, severity, seed):
+    """The chosen test images after a corruption, with their labels; they are kept for the next network of the same
+    seed, for damaging them takes longer than looking at them."""
+    images, labels = test
     if _DAMAGED.get("for") != (id(data.test), seed):
         _DAMAGED.clear()
         # with the images themselves: as long as they are held, no others have their number
