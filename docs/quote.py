@@ -15,6 +15,8 @@ columns of the rows: `ratio=0.8`, or `ratio=(0.2, 0.4)` for any of several. What
     low, high(study, column, **where)                ends of its 95 % interval (Student)
     verdict(study, column, better=..., **where)      "better", "worse", "not distinguishable"; better="lower" for errors
     table(study, column, **where)                    ratio x strategy, mean and spread
+    shifted(study, metric, severity, **where)        mean over all corruptions of a severity and over rows
+    aurocs(study, **where)                           detector x strange data: dense network's and tickets' mean AUROC
     claims(study)                                    the paper's claims, each with what was measured and a verdict
 
 `format=".1f"` at the end changes how a number is written; it is ".3f" otherwise.
@@ -157,6 +159,30 @@ class Quotes:
         lines = [[f"{ratio:g}", *(cell(ratio, strategy) for strategy in strategies)] for ratio in ratios]
         return _markdown(["ratio", *(f"`{strategy}`" for strategy in strategies)], lines)
 
+    def shifted(self, study, metric, severity, **where):
+        """Mean of a metric over every corruption of a severity, and over the rows."""
+        rows = self.rows(study, **where)
+        found = [name for name in rows[0] if re.fullmatch(rf"shift/[^/]+/{severity}/{metric}", name)]
+        if not found:
+            raise ValueError(f"The rows of {study!r} hold no {metric!r} at severity {severity}.")
+        return float(np.mean([self.mean(study, name, **where) for name in found]))
+
+    def aurocs(self, study, digits=2, **where):
+        """A Markdown table: a line for each detector, a column for each set of strange data, dense -> tickets."""
+        found = [re.fullmatch(r"([^/]+)/auroc_(.+)", name) for name in self.rows(study, **where)[0]]
+        pairs = [(match[1], match[2]) for match in found if match and not match[1].startswith("dense_")]
+        sets, detectors = (list(dict.fromkeys(column)) for column in zip(*pairs, strict=True))
+
+        def cell(name, detector):
+            column = f"{name}/auroc_{detector}"
+            dense, ticket = self.mean(study, f"dense_{column}", **where), self.mean(study, column, **where)
+            return f"{dense:.{digits}f} → {ticket:.{digits}f}"
+
+        return _markdown(
+            ["detector", *sets],
+            [[f"`{detector}`", *(cell(name, detector) for name in sets)] for detector in detectors],
+        )
+
     def claims(self, study):
         """A Markdown table of the paper's claims that the study can be held against."""
         found = paper_claims.judge(self.rows(study))
@@ -167,7 +193,7 @@ class Quotes:
 
 NAMES = {
     *("mean", "spread", "total", "smallest", "largest", "count", "distinct"),
-    *("difference", "low", "high", "verdict", "table", "claims"),
+    *("difference", "low", "high", "verdict", "table", "shifted", "aurocs", "claims"),
 }
 
 

@@ -15,9 +15,8 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
 # Some metrics are compared with packages that import torchvision, which crashes the process once TensorFlow is loaded.
 if importlib.util.find_spec("torchvision"):
     importlib.import_module("torchvision")
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Workers share the cores: one thread each beats several that fight for them.
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# Workers share the cores: one thread each beats several that fight for them. Studies run in this process only then.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import numpy as np
 import pytest

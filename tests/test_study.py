@@ -288,3 +288,25 @@ def test_own_data_and_model_run_in_child_processes(tmp_path):
     """)
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[(None, 'half', 12), (None, 'half', 12)]", done.stderr
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_each_process_loads_the_data_of_a_function_once(tmp_path, jobs):
+    def logged():
+        with (tmp_path / "loads").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return datasets.moons()
+
+    grid = study.Study("own", logged, "mlp", (0.0, 0.5), (0, 1), ("one_shot",), recipe=study.Recipe(epochs=2))
+    rows = study.run_study(grid, tmp_path / "run", jobs=jobs, trainer="fit", progress=False)
+    assert [row["status"] for row in rows] == ["done"] * 4
+    assert {row["dataset"] for row in rows} == {"logged"}
+    loads = (tmp_path / "loads").read_text().split()
+    assert len(loads) == len(set(loads)) <= 2 * jobs  # a one-job study has a process to plan in, where this is unfit
+
+
+def test_data_by_name_of_tfds_is_loaded_once(monkeypatch):
+    loads = []
+    monkeypatch.setattr(datasets, "from_tfds", lambda name: loads.append(name) or datasets.moons())
+    assert datasets.get("tfds:none") is datasets.get("tfds:none")
+    assert loads == ["none"]

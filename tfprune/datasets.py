@@ -6,6 +6,8 @@ out-of-distribution (OOD) sets that hold inputs only. Nothing here is drawn at r
 
 import dataclasses
 import functools
+import uuid
+from collections.abc import Callable
 
 import numpy as np
 
@@ -246,7 +248,7 @@ def get(dataset):
     >>> tfprune.datasets.get("moons").num_classes
     2
     """
-    return _in_memory(dataset) if isinstance(dataset, Dataset) else _load(loader(dataset))
+    return _in_memory(dataset) if isinstance(dataset, Dataset) else _load(dataset)
 
 
 def loader(dataset):
@@ -277,10 +279,35 @@ def loader(dataset):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """A function that loads data, and that is known to be the same one each time it comes to another process.
+
+    The processes of a study then load its data once, not once a trial.
+
+    Args:
+        function: Function that returns a `Dataset`.
+        mark: What its copies have in common; a new random text by default.
+
+    Example:
+
+    >>> shared = Shared(my_data)
+    >>> pickle.loads(pickle.dumps(shared)) == shared
+    True
+    """
+
+    function: Callable = dataclasses.field(compare=False)
+    mark: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __call__(self):
+        """Calls the function."""
+        return self.function()
+
+
 @functools.lru_cache(maxsize=1)
-def _load(function):
+def _load(dataset):
     # A study asks for the same data in every trial; CIFAR-10 takes seconds and 0.9 GB, so one set is kept, no more.
-    data = function()
+    data = loader(dataset)()
     if not isinstance(data, Dataset):
         raise TypeError(f"A data set function must return a tfprune.datasets.Dataset. Received: {type(data).__name__}.")
     return _in_memory(data)

@@ -1,8 +1,10 @@
 """How does a grid of trials become a folder of results, however often it is interrupted?"""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
+from tfprune import datasets
 from tfprune.study import grid, pieces, pool
 from tfprune.study import progress as progress_of
 from tfprune.study import results as results_files
@@ -62,7 +64,7 @@ def run_study(
         shutil.rmtree(folder / "running", ignore_errors=True)  # left by a process that was killed
         todo = _unfinished(study, results.rows, retry_failed)
         common = {"folder": str(folder), "trainer": trainer, "devices": devices}
-        rows = _run(todo, folder, jobs, backend, trial_function, common)
+        rows = _run(_sharing_data(todo), folder, jobs, backend, trial_function, common)
         finished = len(study.trials()) - len(todo)
         try:
             for row in progress_of.tracked(rows, study.name, len(todo), finished, progress):
@@ -97,6 +99,12 @@ def _unfinished(study, rows, retry_failed):
     rows = results_files.latest(rows)
     finished = {row["key"] for row in rows if not (retry_failed and row.get("status") == "failed")}
     return [trial for trial in study.trials() if trial.key not in finished]
+
+
+def _sharing_data(trials):
+    """The trials, whose functions that load data are known again in every process."""
+    shared = {trial.dataset: datasets.Shared(trial.dataset) for trial in trials if callable(trial.dataset)}
+    return [dataclasses.replace(trial, dataset=shared.get(trial.dataset, trial.dataset)) for trial in trials]
 
 
 def _run(trials, folder, jobs, backend, function, common):

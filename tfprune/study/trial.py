@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 
+from tfprune import datasets
 from tfprune.pruning import strategies
 
 
@@ -226,6 +227,7 @@ def name_of(value):
     Args:
         value: A string, a function, or an object.
     """
+    value = value.function if isinstance(value, datasets.Shared) else value
     value = value.func if isinstance(value, functools.partial) else value
     return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
 
@@ -235,6 +237,8 @@ def _plain(value):
     if isinstance(value, strategies.Strategy):
         known = strategies.STRATEGIES.get(value.name)
         return value.name if value == known else dataclasses.asdict(value)
+    if isinstance(value, datasets.Shared):
+        return _plain(value.function)
     if isinstance(value, functools.partial):
         return [_plain(value.func), list(value.args), value.keywords]
     if callable(value):
