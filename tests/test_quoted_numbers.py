@@ -22,7 +22,11 @@ def quotes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     rows = [
         {"key": f"{ratio} {seed}", "strategy": "one_shot", "ratio": ratio, "seed": seed, "status": "done",
-         "accuracy": accuracy, "dense_accuracy": ACCURACY[0.0][seed], "ece": 0.02, "dense_ece": 0.05 + seed / 1000}
+         "accuracy": accuracy, "dense_accuracy": ACCURACY[0.0][seed], "ece": 0.02, "dense_ece": 0.05 + seed / 1000,
+         "shift/fog/1/accuracy": 0.9, "shift/fog/5/accuracy": accuracy / 2, "shift/rain/5/accuracy": accuracy / 4,
+         "far/auroc_msp": 0.7 + seed / 10, "near/auroc_msp": 0.5, "far/auroc_knn": 0.6, "near/auroc_knn": 0.5,
+         "dense_far/auroc_msp": 0.9, "dense_near/auroc_msp": 0.4,
+         "dense_far/auroc_knn": 0.6, "dense_near/auroc_knn": 0.3}
         for ratio, values in ACCURACY.items()
         for seed, accuracy in enumerate(values)
     ]  # fmt: skip
@@ -62,6 +66,7 @@ EXPECTED = {
     f"verdict({WHERE})": "not distinguishable",
     'verdict("tiny", "ece", better="lower", ratio=0.8)': "better",
     'verdict("tiny", "ece", ratio=0.8)': "worse",
+    'shifted("tiny", "accuracy", 5, ratio=0.8)': f"{0.905 * 3 / 8:.3f}",
 }
 
 
@@ -76,6 +81,15 @@ def test_table_has_a_line_for_each_ratio_with_mean_and_spread(quotes):
         "| --- | --- |",
         "| 0 | 0.920 ± 0.020 |",
         "| 0.8 | 0.905 ± 0.005 |",
+    ]
+
+
+def test_aurocs_have_a_line_for_each_detector_and_a_column_for_each_strange_set(quotes):
+    assert quotes.text('aurocs("tiny", ratio=0.8)').strip().splitlines() == [
+        "| detector | far | near |",
+        "| --- | --- | --- |",
+        "| `msp` | 0.90 → 0.80 | 0.40 → 0.50 |",
+        "| `knn` | 0.60 → 0.60 | 0.30 → 0.50 |",
     ]
 
 
@@ -105,8 +119,9 @@ def test_filling_writes_what_is_stale_and_is_then_content(quotes):
     [
         ('__import__("os").system("true")', "one call of constants"),
         ('mean("tiny", open("x"))', "one call of constants"),
-        ('median("tiny", "accuracy")', "Expected one of claims, count"),
+        ('median("tiny", "accuracy")', "Expected one of aurocs, claims"),
         ('mean("tiny", "accurate")', "lack 'accurate'"),
+        ('shifted("tiny", "accuracy", 6)', "no 'accuracy' at severity 6"),
         ('mean("tiny", "accuracy", ratio=0.5)', "No finished row of 'tiny'"),
     ],
 )
