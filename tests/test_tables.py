@@ -85,6 +85,20 @@ def test_every_detector_and_set_has_its_auroc_and_fpr95(folder):
         assert ["one-shot", "energy", *[f"{value} ± 0.000"] * 3] in rows
 
 
+def test_a_strategy_without_a_ratio_0_of_its_own_shows_the_dense_network_there():
+    rows = [row for row in _rows() if row["ratio"] or row["strategy"] == "random_channels"]
+    rows = [
+        {**row, "dense_far/auroc_msp": 0.9, "dense_shift/fog/3/accuracy": 0.6, "shift/fog/3/accuracy": 0.5}
+        for row in rows
+    ]
+    auroc, _ = tables.out_of_distribution(Cells(rows))
+    shown = {(line[0].text, line[1].text): line[2].text for line in auroc.rows}
+    assert shown["one-shot", "msp"] == "0.900 ± 0.000"
+    assert shown["random channels", "msp"] == "0.700 ± 0.000"  # it has one
+    [accuracy] = tables.corruptions(Cells(rows))
+    assert [line[3].text for line in accuracy.rows if line[0].text == "one-shot"] == ["0.600 ± 0.000"]
+
+
 def test_damaged_inputs_have_their_accuracy_by_corruption_and_severity():
     rows = [{**row, "shift/fog/3/accuracy": 0.5, "shift/fog/10/accuracy": 0.25} for row in _rows()]
     [table] = tables.corruptions(Cells(rows))

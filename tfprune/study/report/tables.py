@@ -230,7 +230,8 @@ def _keys(cells):
 
 
 def _of(cells, series, ratio, column):
-    return _number(list(cells.column(series, ratio, column).values()), 3, True)
+    values = cells.column(series, ratio, column) if ratio else cells.base(series, column)
+    return _number(list(values.values()), 3, True)
 
 
 def _number(values, digits, told):
