@@ -87,6 +87,21 @@ def test_file_gives_the_outputs_of_the_model(ticket, exported, to):
     assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("to", [to for to in ALL if to != "litert-int8"])
+def test_ticket_of_a_convnext_block_is_exported(to, tmp_path):
+    """Normalization, GELU and a convolution of one channel a group: tf2onnx takes none of them as Keras builds it."""
+    inputs = keras.Input((8, 8, 8))
+    x = layers.Normalization(mean=[0.1] * 8, variance=[2.0] * 8)(inputs)
+    x = layers.Conv2D(8, 7, padding="same", groups=8)(x)
+    x = layers.Dense(8)(layers.Dense(32, activation="gelu")(layers.LayerNormalization(epsilon=1e-6)(x)))
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Add()([inputs, x])))
+    masked = tfprune.wrap(keras.Model(inputs, outputs))
+    tfprune.set_masks(masked, tfprune.compute_masks(masked, 0.5))
+    path = tmp_path / f"block{deployment.FORMATS[to]}"
+    row = tfprune.export(tfprune.shrink(masked), path, to)
+    assert row["max_difference"] < 1e-5
+
+
 def test_integers_are_integers_from_end_to_end_and_smaller(exported):
     path, row = exported["litert-int8"]
     interpreter = deployment.loading._interpreter(path)

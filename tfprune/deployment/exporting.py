@@ -203,9 +203,34 @@ def _to_onnx(model, samples, path):
         import tf2onnx
     except ImportError as error:
         raise ImportError("Export to ONNX needs tf2onnx. Run: pip install 'tfprune[onnx]'") from error
-    function = _function(model)
+    function = _closed(_function(model))
     with _numpy_of_old():
-        tf2onnx.convert.from_function(function, function.input_signature, opset=17, output_path=str(path))
+        tf2onnx.convert.from_function(
+            function,
+            function.input_signature,
+            opset=17,
+            custom_op_handlers={"Erfc": (_erfc, [])},
+            output_path=str(path),
+        )
+
+
+def _closed(function):
+    """The function with all that it takes from outside as constants: tf2onnx asks for the rest, a Normalization's mean
+    for one, as further inputs."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(function.get_concrete_function())
+    return tf.function(lambda inputs: frozen(inputs)[0], input_signature=function.input_signature, autograph=False)
+
+
+def _erfc(graph, node, name, _):
+    """ONNX has no Erfc, from which Keras computes GELU: it is 1 - Erf."""
+    shape, dtype = graph.get_shape(node.output[0]), graph.get_dtype(node.output[0])
+    graph.remove_node(name)
+    erf = graph.make_node("Erf", node.input, shapes=[shape], dtypes=[dtype])
+    one = graph.make_const(f"{name}/one", np.array(1.0, "float32"))
+    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=node.output, shapes=[shape], dtypes=[dtype])
 
 
 @contextlib.contextmanager
