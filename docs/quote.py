@@ -24,6 +24,7 @@ columns of the rows: `ratio=0.8`, or `ratio=(0.2, 0.4)` for any of several. What
 
 import argparse
 import ast
+import difflib
 import re
 import sys
 from pathlib import Path
@@ -85,7 +86,8 @@ class Quotes:
         """One value a row."""
         rows = self.rows(study, **where)
         if any(row.get(column) is None for row in rows):
-            raise ValueError(f"Some rows of {study!r} with {where} lack {column!r}. They have {sorted(rows[0])}.")
+            near = difflib.get_close_matches(column, rows[0], n=5, cutoff=0.5)
+            raise ValueError(f"Some rows of {study!r} with {where} lack {column!r}. Columns like it: {near}.")
         return np.array([row[column] for row in rows], dtype=float)
 
     def mean(self, study, column, **where):
@@ -217,8 +219,8 @@ def fill(text, quotes):
 
 
 def documents():
-    """The README and every page of the documentation."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """The README, that of the results, and every page of the documentation."""
+    return [ROOT / "README.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def _parse(expression):

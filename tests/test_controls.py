@@ -109,6 +109,20 @@ def test_random_channels_are_others_than_those_of_the_criterion(global_tickets):
     assert any(not np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_criterion_that_looks_at_data_looks_at_training_examples_and_the_trained_weights(monkeypatch):
+    setup, _, dense = train(trial("one_shot", criterion="taylor"))
+    chosen = masks.get_masks(setup.masked)
+    masked = work.set_up(trial("one_shot")).masked
+    state.write(masked, dense.values)
+    expected = masks.compute_masks(masked, 0.5, tfprune.pruning.criteria.Taylor(tiny().train))
+    by_size = masks.compute_masks(masked, 0.5)
+    assert all((chosen[name] == expected[name]).all() for name in expected)
+    assert any((chosen[name] != by_size[name]).any() for name in expected)
+    monkeypatch.setattr(rounds, "LOOKED_AT", 3)
+    x, _ = tiny().train
+    np.testing.assert_array_equal(rounds._looked_at(tiny())[0], x[[0, 29, 59]])
+
+
 def test_magnitude_channels_are_those_of_largest_l1_norm(global_tickets):
     setup, ticket, dense, _ = global_tickets["magnitude_channels"]
     first = dict(zip((w.path for w in rewind.weights_of(setup.masked)), dense.values, strict=False))["first/kernel"]

@@ -26,7 +26,7 @@ def add_arguments(command):
     out = command.add_argument("--out", required=True, metavar="SMALL.keras", help="file to write")
     out.completes = "*.keras"
     criterion = command.add_argument("--criterion", default="l1", help="what ranks the channels (default: l1)")
-    criterion.completes = "criteria data_criteria"
+    criterion.completes = "criteria"
     data = command.add_argument(
         "--data", metavar="DATA", help="data whose training split is looked at by criteria such as taylor: moons ..."
     )

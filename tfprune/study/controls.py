@@ -21,7 +21,7 @@ import dataclasses
 
 from tfprune.callbacks.change import clear, prune
 from tfprune.callbacks.lottery import LotteryTicket
-from tfprune.pruning import masks, rewind, strategies, surgery
+from tfprune.pruning import criteria, masks, rewind, strategies, surgery
 from tfprune.structure.cost import cost
 
 
@@ -31,15 +31,16 @@ class StudyTicket(LotteryTicket):
     Args:
         trial: The `Trial`.
         only: Names of the layers that may be pruned; None for all that can be.
+        data: Training examples `(x, y)` for criteria that look at data; None where there are none.
     """
 
-    def __init__(self, trial, only=None):
+    def __init__(self, trial, only=None, data=None):
         self.strategy = strategies.get(trial.strategy)
         super().__init__(
             trial.ratio,
             rounds=trial.num_rounds,
             rewind="init" if self.strategy.rewind == 0 else self.strategy.rewind,
-            criterion=trial.criterion,
+            criterion=_criterion(trial.criterion, data),
             scope=trial.scope,
             patience=trial.recipe.patience,
             epochs_per_round=trial.recipe.epochs,
@@ -77,6 +78,11 @@ class StudyTicket(LotteryTicket):
         shares = shares_of(masked, masks.compute_masks(masked, self.asked(number), seed=seed, **self.selection))
         selection = {**self.selection, "criterion": self.strategy.channels, "scope": "layer"}
         prune(masked, shares, when, seed=seed, **selection)
+
+
+def _criterion(criterion, data):
+    """Names stay names, by which "random" is told; what looks at data gets them."""
+    return criteria.get(criterion, data=data) if criteria.needs_data(criterion) else criterion
 
 
 def shares_of(masked, chosen):

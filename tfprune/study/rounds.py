@@ -6,8 +6,12 @@ and what is finished is put on a shelf. Round 0, the dense network, is the same 
 
 import dataclasses
 
+import numpy as np
+
 from tfprune.pruning import masks
 from tfprune.study import controls, kept, state
+
+LOOKED_AT = 1024  # examples that rank channels, where the criterion looks at data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +125,7 @@ def train_rounds(setup, dense, dense_shelf, shelf, glance):
 def ticket_steps(setup, dense, dense_shelf, shelf, glance):
     """As `train_rounds`, but yields each `Training` instead of doing it."""
     trial, masked = setup.trial, setup.masked
-    ticket = controls.StudyTicket(trial, setup.only)
+    ticket = controls.StudyTicket(trial, setup.only, _looked_at(setup.data))
     ticket.set_model(masked)
     ticket.begin(masked)
     if isinstance(ticket.rewind, int):
@@ -139,6 +143,13 @@ def ticket_steps(setup, dense, dense_shelf, shelf, glance):
         _keep_round(setup, ticket, shelf, glances)
     ticket.finished = True
     return ticket, glances
+
+
+def _looked_at(data):
+    """What criteria that need data look at: training examples from all over the set, few enough to take no time."""
+    x, y = data.train
+    some = np.linspace(0, len(x) - 1, min(len(x), LOOKED_AT)).astype(int)
+    return x[some], y[some]
 
 
 def forget(setup, shelf):

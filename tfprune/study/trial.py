@@ -105,7 +105,8 @@ class Trial:
         seed: Fixes initial weights, batches and random restarts. Trials of one seed share their dense network.
         layers: What may be pruned: "all", "dense" (the layers whose names start with "dense"), or layer names with
             commas between.
-        criterion: Name of the criterion that ranks channels. Default "l1".
+        criterion: Name of the criterion that ranks channels. Default "l1". Those that look at data, such as "taylor",
+            look at 1,024 training examples, evenly spaced.
         scope: "layer" (default) or "global", see `tfprune.compute_masks`.
         rounds: How many times to prune; None (default) for the strategy's own number.
         recipe: How each round trains.

@@ -5,7 +5,7 @@ from tfprune.pruning.criteria.ensemble import Ensemble, relative
 from tfprune.pruning.criteria.gradients import SNIP, Fisher, Gradient, GraSP, Hessian, Taylor
 from tfprune.pruning.criteria.group import ChannelGroup, combine, making
 from tfprune.pruning.criteria.synflow import SynFlow
-from tfprune.pruning.criteria.table import CRITERIA, get, look, score
+from tfprune.pruning.criteria.table import CRITERIA, get, look, needs_data, score
 from tfprune.pruning.criteria.weights import Random, batchnorm_scale, geometric_median, l1, l2, lamp, linf
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "linf",
     "look",
     "making",
+    "needs_data",
     "relative",
     "score",
 ]

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tfprune.pruning.criteria.activations import ActivationMean, APoZ
+from tfprune.pruning.criteria.gradients import SNIP, Fisher, Gradient, GraSP, Hessian, Taylor
 from tfprune.pruning.criteria.synflow import SynFlow
 from tfprune.pruning.criteria.weights import Random, batchnorm_scale, geometric_median, l1, l2, lamp, linf
 
@@ -17,21 +19,23 @@ CRITERIA = {
     "random": Random,
 }
 _NEED_DATA = {
-    "taylor": "Taylor", "gradient": "Gradient", "fisher": "Fisher", "hessian": "Hessian", "snip": "SNIP",
-    "grasp": "GraSP", "activation_mean": "ActivationMean", "apoz": "APoZ",
+    "taylor": Taylor, "gradient": Gradient, "fisher": Fisher, "hessian": Hessian, "snip": SNIP,
+    "grasp": GraSP, "activation_mean": ActivationMean, "apoz": APoZ,
 }  # fmt: skip
 
 
-def get(criterion, seed=None):
+def get(criterion, seed=None, data=None):
     """The criterion of a name, or the criterion itself.
 
     Args:
         criterion: A name in `CRITERIA`, a function `group -> scores`, or an object whose `measure(masked, keep)` looks
             at the model (and data) and returns such a function.
         seed: For "random".
+        data: For the criteria that need data, such as "taylor": what they look at. Default None: such a name is
+            refused.
 
     Raises:
-        ValueError: the name is unknown, or is that of a criterion that needs data.
+        ValueError: the name is unknown, or is that of a criterion that needs data and there are none.
     """
     if isinstance(criterion, str) and criterion in CRITERIA:
         found = CRITERIA[criterion]
@@ -43,15 +47,27 @@ def get(criterion, seed=None):
     if hasattr(criterion, "measure") or callable(criterion):
         return criterion
     names = ", ".join(repr(name) for name in CRITERIA)
-    if criterion in _NEED_DATA:
+    if needs_data(criterion) and data is not None:
+        return _NEED_DATA[criterion](data)
+    if needs_data(criterion):
+        name = _NEED_DATA[criterion].__name__
         raise ValueError(
-            f"Criterion {criterion!r} needs data: pass tfprune.pruning.criteria.{_NEED_DATA[criterion]}(data). "
+            f"Criterion {criterion!r} needs data: pass tfprune.pruning.criteria.{name}(data). "
             f"Criteria without data are {names}."
         )
     raise ValueError(
         f"Unknown criterion {criterion!r}. Expected one of {names}, an object of tfprune.pruning.criteria, or a "
         "callable group -> scores."
     )
+
+
+def needs_data(criterion):
+    """Whether a criterion is the name of one that looks at data.
+
+    Args:
+        criterion: A name, a function, or an object.
+    """
+    return isinstance(criterion, str) and criterion in _NEED_DATA
 
 
 def look(criterion, masked, keep):
