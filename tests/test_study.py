@@ -305,6 +305,11 @@ def test_each_process_loads_the_data_of_a_function_once(tmp_path, jobs):
     assert len(loads) == len(set(loads)) <= 2 * jobs  # a one-job study has a process to plan in, where this is unfit
 
 
+def test_data_themselves_in_place_of_a_function_are_refused():
+    with pytest.raises(TypeError, match=r"takes a function that returns its data.*'moons' itself"):
+        study.Study("own", datasets.moons(), "mlp", (0.5,), (0,), ("one_shot",))
+
+
 def test_data_by_name_of_tfds_is_loaded_once(monkeypatch):
     loads = []
     monkeypatch.setattr(datasets, "from_tfds", lambda name: loads.append(name) or datasets.moons())

@@ -259,6 +259,7 @@ def loader(dataset):
 
     Raises:
         ValueError: Unknown name.
+        TypeError: The `Dataset` itself.
 
     Example:
 
@@ -267,6 +268,11 @@ def loader(dataset):
     """
     if callable(dataset):
         return dataset
+    if isinstance(dataset, Dataset):
+        raise TypeError(
+            f"A study takes a function that returns its data, so that every process can load them. Received: the "
+            f"Dataset {dataset.name!r} itself. Pass `lambda: data`, or a function of a module to resume by name."
+        )
     if dataset in DATASETS:
         return DATASETS[dataset]
     if str(dataset).startswith("tfds:"):
