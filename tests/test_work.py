@@ -157,6 +157,19 @@ def test_corruptions_of_points_are_refused():
         measure.evaluate(softmax_net((8, 8, 1), 3, 0), pictures(), Evaluation(corruptions=("fog",), severities=(0, 1)))
 
 
+@pytest.mark.parametrize(
+    ("look", "message"),
+    [
+        ({"corruptions": ("fogg",)}, "Unknown corruption. Received: 'fogg'"),
+        ({"corruptions": ("all",), "severities": (3, 9)}, "Severities are from 1 to 5"),
+        ({"detectors": ("msp", "mspp")}, "Unknown detector 'mspp'"),
+    ],
+)
+def test_evaluation_that_cannot_be_is_refused_before_anything_is_trained(look, message):
+    with pytest.raises(ValueError, match=message):
+        work.set_up(Trial("digits", "cnn", "one_shot", 0.5, 0, evaluation=Evaluation(**look)))
+
+
 def test_value_range_of_the_images_reaches_the_corruptions():
     data = pictures()
     shifted = datasets.Dataset(**{**vars(data), "test": (2 * data.test[0] - 1, data.test[1]), "value_range": (-1, 1)})

@@ -11,6 +11,7 @@ import tfprune
 from tfprune import corruptions, datasets
 from tfprune.structure.cost import latency
 from tfprune.structure.head import find_head
+from tfprune.uncertainty import detectors
 
 # What is looked at after each round of a trial, on the test set, and by which name of `evaluate`.
 _GLANCE = {"accuracy": "accuracy", "ece": "ece"}
@@ -37,8 +38,9 @@ def evaluate(model, data, evaluation, dense=None, seed=0):
         seed: Seed of the corruptions' noise, the same for all networks that are compared.
 
     Raises:
-        ValueError: Corruptions of data that are no images, or what `tfprune.evaluate` refuses.
+        ValueError: What `check` refuses, or what `tfprune.evaluate` refuses.
     """
+    check(evaluation, data)
     if data.num_classes is None:
         return plain(tfprune.evaluate_regression(model, data.test, dense=dense))
     logits = _gives_logits(model)
@@ -172,16 +174,36 @@ def _gives_logits(model):
 _LOGITS = weakref.WeakKeyDictionary()
 
 
-def _shift_columns(model, data, evaluation, logits, seed):
-    if not evaluation.corruptions:
-        return {}
-    if len(data.input_shape) != 3:
+def check(evaluation, data):
+    """Refuses an evaluation that these data cannot have: before a network is trained for it.
+
+    Args:
+        evaluation: The `Evaluation` of a trial.
+        data: Its `Dataset`.
+
+    Raises:
+        ValueError: An unknown detector or corruption, a severity that is none, or corruptions of what is no image.
+    """
+    for detector in () if data.num_classes is None or evaluation.detectors == ("all",) else evaluation.detectors:
+        detectors.get(detector)
+    if evaluation.corruptions and len(data.input_shape) != 3:
         raise ValueError(
             f"Corruptions are of images, (height, width, colours). Received: data of shape {tuple(data.input_shape)}. "
             "Use an evaluation without corruptions."
         )
+    for corruption in evaluation.corruptions if evaluation.corruptions != ("all",) else ():
+        if corruption not in corruptions.CORRUPTIONS:
+            known = ", ".join(map(repr, corruptions.CORRUPTIONS))
+            raise ValueError(f"Unknown corruption. Received: {corruption!r}. Expected one of {known}, or 'all'.")
     if 0 in evaluation.severities:
         raise ValueError("Severity 0 is the clean images, which every row tells of. Pass severities from 1 to 5.")
+    if not set(evaluation.severities) <= {1, 2, 3, 4, 5}:
+        raise ValueError(f"Severities are from 1 to 5. Received: severities={evaluation.severities}.")
+
+
+def _shift_columns(model, data, evaluation, logits, seed):
+    if not evaluation.corruptions:
+        return {}
     everything = tuple(evaluation.corruptions) == ("all",)
     names = corruptions.CORRUPTIONS if everything else evaluation.corruptions
     row, test = {}, _evenly(data.test, _SHIFTED)

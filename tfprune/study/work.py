@@ -156,12 +156,13 @@ def set_up(trial, devices=1, trainer="auto"):
 
     import tfprune
     from tfprune.structure.cost import cost
-    from tfprune.study import state
+    from tfprune.study import measure, state
 
     # State of earlier trials in this process would cost memory and shift the names of layers.
     keras.backend.clear_session()
     keras.utils.set_random_seed(trial.seed)
     data = datasets.get(trial.dataset)
+    measure.check(trial.evaluation, data)
     with _scope(devices) as device:
         model = build_model(trial, data)
         masked = tfprune.wrap(model)
