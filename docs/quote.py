@@ -25,6 +25,8 @@ columns of the rows: `ratio=0.8`, or `ratio=(0.2, 0.4)` for any of several. What
 import argparse
 import ast
 import difflib
+import functools
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -33,6 +35,7 @@ import numpy as np
 
 from tfprune.study import claims as paper_claims
 from tfprune.study import read_rows
+from tfprune.study.report.cells import ood_columns
 
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"(<!-- results: (.+?) -->)(.*?)(<!-- /results -->)", re.DOTALL)
@@ -57,6 +60,7 @@ class Quotes:
 
     def __init__(self, folder):
         self.folder = Path(folder)
+        self._read = functools.cache(lambda study: read_rows(self.folder / study))  # a document asks a study often
 
     def text(self, expression):
         """The value of an expression as it stands in a document."""
@@ -74,7 +78,7 @@ class Quotes:
         """The finished rows of a study that meet the conditions, at least one."""
         if not (self.folder / study / "results.jsonl").is_file():
             raise NotMeasuredError(study)
-        found = [row for row in read_rows(self.folder / study) if row.get("status") == "done"]
+        found = [row for row in self._read(study) if row.get("status") == "done"]
         for column, wanted in where.items():
             allowed = wanted if isinstance(wanted, tuple) else (wanted,)
             found = [row for row in found if row.get(column) in allowed]
@@ -171,9 +175,8 @@ class Quotes:
 
     def aurocs(self, study, digits=2, **where):
         """A Markdown table: a line for each detector, a column for each set of strange data, dense -> tickets."""
-        found = [re.fullmatch(r"([^/]+)/auroc_(.+)", name) for name in self.rows(study, **where)[0]]
-        pairs = [(match[1], match[2]) for match in found if match and not match[1].startswith("dense_")]
-        sets, detectors = (list(dict.fromkeys(column)) for column in zip(*pairs, strict=True))
+        sets = ood_columns(self.rows(study, **where)[0])
+        detectors = list(dict.fromkeys(itertools.chain(*sets.values())))
 
         def cell(name, detector):
             column = f"{name}/auroc_{detector}"

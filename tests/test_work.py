@@ -289,8 +289,8 @@ def test_validation_leaves_no_device_without_an_example():
 def test_detectors_learn_from_some_thousand_examples_of_many():
     data = datasets.moons()
     many = tuple(np.concatenate([part] * 20) for part in data.train)
-    x, y = measure._evenly(many, 5000)
+    x, y = measure.evenly(many, 5000)
     assert len(x) == len(y) == 5000
     np.testing.assert_array_equal(x[[0, -1]], many[0][[0, -1]])
     assert 0.45 < y.mean() < 0.55
-    np.testing.assert_array_equal(measure._evenly(data.train, 5000)[0], data.train[0])
+    np.testing.assert_array_equal(measure.evenly(data.train, 5000)[0], data.train[0])

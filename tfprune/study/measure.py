@@ -49,15 +49,20 @@ def evaluate(model, data, evaluation, dense=None, seed=0):
         data.test,
         ood=_strangers(data, evaluation),
         detectors=evaluation.detectors,
-        train=_evenly(data.train, _LESSON),
+        train=evenly(data.train, _LESSON),
         from_logits=logits,
         dense=dense,
     )
     return plain({**row, **_shift_columns(model, data, evaluation, logits, seed)})
 
 
-def _evenly(split, most):
-    """At most so many examples, evenly spaced."""
+def evenly(split, most):
+    """Returns at most so many examples of a split, evenly spaced.
+
+    Args:
+        split: Tuple of arrays.
+        most: Number of examples.
+    """
     size = len(split[0])
     chosen = np.linspace(0, size - 1, min(size, most), dtype=int)
     return tuple(part[chosen] for part in split)
@@ -191,7 +196,7 @@ def check(evaluation, data):
             f"Corruptions are of images, (height, width, colours). Received: data of shape {tuple(data.input_shape)}. "
             "Use an evaluation without corruptions."
         )
-    for corruption in evaluation.corruptions if evaluation.corruptions != ("all",) else ():
+    for corruption in _corruptions_of(evaluation):
         if corruption not in corruptions.CORRUPTIONS:
             known = ", ".join(map(repr, corruptions.CORRUPTIONS))
             raise ValueError(f"Unknown corruption. Received: {corruption!r}. Expected one of {known}, or 'all'.")
@@ -201,13 +206,15 @@ def check(evaluation, data):
         raise ValueError(f"Severities are from 1 to 5. Received: severities={evaluation.severities}.")
 
 
+def _corruptions_of(evaluation):
+    return tuple(corruptions.CORRUPTIONS) if evaluation.corruptions == ("all",) else evaluation.corruptions
+
+
 def _shift_columns(model, data, evaluation, logits, seed):
     if not evaluation.corruptions:
         return {}
-    everything = tuple(evaluation.corruptions) == ("all",)
-    names = corruptions.CORRUPTIONS if everything else evaluation.corruptions
-    row, test = {}, _evenly(data.test, _SHIFTED)
-    for name, severity in itertools.product(names, evaluation.severities):
+    row, test = {}, evenly(data.test, _SHIFTED)
+    for name, severity in itertools.product(_corruptions_of(evaluation), evaluation.severities):
         seen = tfprune.evaluate(model, _damaged(data, test, name, severity, seed), from_logits=logits)
         row |= {f"shift/{name}/{severity}/{metric}": seen[metric] for metric in _SHIFT}
     return row

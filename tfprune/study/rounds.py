@@ -6,10 +6,8 @@ and what is finished is put on a shelf. Round 0, the dense network, is the same 
 
 import dataclasses
 
-import numpy as np
-
-from tfprune.pruning import masks
-from tfprune.study import controls, kept, state
+from tfprune.pruning import criteria, masks
+from tfprune.study import controls, kept, measure, state
 
 LOOKED_AT = 1024  # examples that rank channels, where the criterion looks at data
 
@@ -125,7 +123,8 @@ def train_rounds(setup, dense, dense_shelf, shelf, glance):
 def ticket_steps(setup, dense, dense_shelf, shelf, glance):
     """As `train_rounds`, but yields each `Training` instead of doing it."""
     trial, masked = setup.trial, setup.masked
-    ticket = controls.StudyTicket(trial, setup.only, _looked_at(setup.data))
+    looked_at = _looked_at(setup.data) if criteria.needs_data(trial.criterion) else None
+    ticket = controls.StudyTicket(trial, setup.only, looked_at)
     ticket.set_model(masked)
     ticket.begin(masked)
     if isinstance(ticket.rewind, int):
@@ -147,9 +146,7 @@ def ticket_steps(setup, dense, dense_shelf, shelf, glance):
 
 def _looked_at(data):
     """What criteria that need data look at: training examples from all over the set, few enough to take no time."""
-    x, y = data.train
-    some = np.linspace(0, len(x) - 1, min(len(x), LOOKED_AT)).astype(int)
-    return x[some], y[some]
+    return measure.evenly(data.train, LOOKED_AT)
 
 
 def forget(setup, shelf):

@@ -104,7 +104,10 @@ def _unfinished(study, rows, retry_failed):
 def _sharing_data(trials):
     """The trials, whose functions that load data are known again in every process."""
     shared = {trial.dataset: datasets.Shared(trial.dataset) for trial in trials if callable(trial.dataset)}
-    return [dataclasses.replace(trial, dataset=shared.get(trial.dataset, trial.dataset)) for trial in trials]
+    return [
+        dataclasses.replace(trial, dataset=shared[trial.dataset]) if callable(trial.dataset) else trial
+        for trial in trials
+    ]
 
 
 def _run(trials, folder, jobs, backend, function, common):

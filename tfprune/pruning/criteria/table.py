@@ -47,14 +47,14 @@ def get(criterion, seed=None, data=None):
     if hasattr(criterion, "measure") or callable(criterion):
         return criterion
     names = ", ".join(repr(name) for name in CRITERIA)
-    if needs_data(criterion) and data is not None:
-        return _NEED_DATA[criterion](data)
     if needs_data(criterion):
-        name = _NEED_DATA[criterion].__name__
-        raise ValueError(
-            f"Criterion {criterion!r} needs data: pass tfprune.pruning.criteria.{name}(data). "
-            f"Criteria without data are {names}."
-        )
+        kind = _NEED_DATA[criterion]
+        if data is None:
+            raise ValueError(
+                f"Criterion {criterion!r} needs data: pass tfprune.pruning.criteria.{kind.__name__}(data). "
+                f"Criteria without data are {names}."
+            )
+        return kind(data)
     raise ValueError(
         f"Unknown criterion {criterion!r}. Expected one of {names}, an object of tfprune.pruning.criteria, or a "
         "callable group -> scores."
