@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tfprune import datasets, study
-from tfprune.study import ResultsError, work
+from tfprune.study import ResultsError, pool, work
 from tfprune.study.trial import Recipe, Trial
 
 SHORT = Recipe(epochs=8, patience=4)
@@ -103,6 +103,43 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
 
 def test_jobs_give_the_same_table(tmp_path):
     assert _table(_run(_study(), tmp_path / "one")) == _table(_run(_study(), tmp_path / "two", jobs=2))
+
+
+def _waves(monkeypatch, tmp_path, fail=(), **options):
+    """What the runner hands to its processes, call by call, as "dense-SEED" and "ticket-SEED"; and the rows."""
+    waves = []
+
+    def done(function, pieces, *ignored):
+        waves.append(sorted(f"{piece.kind}-{piece.trials[0].seed}" for piece in pieces))
+        for piece in pieces:
+            [trial] = piece.trials
+            failed = piece.kind == "dense" and trial.seed in fail
+            found = FloatingPointError("loss became nan in epoch 1.") if failed else _fake(trial)
+            yield piece, [work.finish(trial, found)] if failed or piece.kind == "ticket" else []
+
+    monkeypatch.setattr(pool, "run", done)
+    grid = _study(ratios=(0.5,), seeds=(0, 1, 2))
+    rows = _run(grid, tmp_path, trial_function=None, trainer="fit", **options)
+    return [wave for wave in waves if wave], rows
+
+
+def test_the_last_dense_network_is_trained_beside_tickets_of_the_first(monkeypatch, tmp_path):
+    waves, rows = _waves(monkeypatch, tmp_path, jobs=2)
+    assert waves == [["dense-0", "dense-1"], ["dense-2", "ticket-0", "ticket-1"], ["ticket-2"]]
+    assert len(rows) == 3
+
+
+def test_tickets_of_a_dense_network_that_failed_are_failed_and_not_run(monkeypatch, tmp_path):
+    waves, rows = _waves(monkeypatch, tmp_path, fail=(1, 2), jobs=2)
+    assert waves == [["dense-0", "dense-1"], ["dense-2", "ticket-0"]]
+    assert [row["status"] for row in rows] == ["done", "failed", "failed"]
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+    assert len({row["key"] for row in rows}) == 3
+
+
+def test_a_study_without_jobs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"jobs must be at least 1\. Received: 0"):
+        _run(_study(), tmp_path, jobs=0)
 
 
 def test_progress_bar_tells_of_failures_and_of_what_was_finished(tmp_path, capsys):

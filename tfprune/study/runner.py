@@ -47,7 +47,7 @@ def run_study(
 
     Raises:
         ResultsError: The folder cannot be used, is damaged, or holds another study's results.
-        ValueError: Unknown study, trainer or backend.
+        ValueError: Unknown study, trainer or backend, or no jobs.
 
     Example:
 
@@ -56,6 +56,8 @@ def run_study(
     """
     study = grid.get(study)
     pieces.check_trainer(trainer)
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1. Received: {jobs}.")
     # absolute: workers that live on from an earlier call have a working directory of their own
     folder = Path(out or Path("runs") / study.name).absolute()
     with results_files.Results(folder) as results:
@@ -113,23 +115,40 @@ def _sharing_data(trials):
 def _run(trials, folder, jobs, backend, function, common):
     """Yields the row of each trial as it finishes: first what is shared is made, then what shares it."""
     if function is not None:
-        yield from _rows(pieces.of_function(trials, function), folder, jobs, backend)
+        yield from _rows(pieces.of_function(trials, function), folder, jobs, backend, trials, set())
         return
     batched = set()
     for plan, reason in pool.run(pieces.perform, pieces.plans(trials, common), folder, jobs, backend):
         if reason is None:
             batched |= {trial.key for trial in plan.trials}
-    broken = {}
-    for row in _rows(pieces.dense_trainings(trials, batched, common), folder, jobs, backend):
-        broken[row["key"]] = row
-    hopeless = {trial.dense_key: broken[trial.key] for trial in trials if trial.key in broken}
-    for trial in trials:
-        if trial.dense_key in hopeless:
-            yield {**hopeless[trial.dense_key], **trial.identification()}
-    able = [trial for trial in trials if trial.dense_key not in hopeless]
-    yield from _rows(pieces.tickets(able, batched, common), folder, jobs, backend)
+    trainings = pieces.dense_trainings(trials, batched, common)
+    full = len(trainings) // jobs * jobs
+    broken = set()
+
+    def rows_of(work):
+        return _rows(work, folder, jobs, backend, trials, broken)
+
+    def tickets_of(dense_keys):
+        able = [trial for trial in trials if trial.dense_key in dense_keys - broken]
+        return pieces.tickets(able, batched, common)
+
+    yield from rows_of(trainings[:full])
+    # the last dense networks, too few for all jobs, are trained beside tickets of those before them
+    late = {trial.dense_key for piece in trainings[full:] for trial in piece.trials}
+    early = {trial.dense_key for trial in trials} - late
+    yield from rows_of(trainings[full:] + tickets_of(early))
+    yield from rows_of(tickets_of(late))
 
 
-def _rows(work, folder, jobs, backend):
+def _rows(work, folder, jobs, backend, trials, broken):
+    """Yields the rows of tickets as they finish; where a dense network fails, those of all its trials."""
     for piece, answer in pool.run(pieces.perform, work, folder, jobs, backend):
-        yield from pieces.failed(piece, answer) if isinstance(answer, pool.Died) else answer
+        rows = pieces.failed(piece, answer) if isinstance(answer, pool.Died) else answer
+        if piece.kind != "dense":
+            yield from rows
+            continue
+        keys = {trial.key: trial.dense_key for trial in piece.trials}
+        for row in rows:
+            broken.add(keys[row["key"]])
+            same = [trial for trial in trials if trial.dense_key == keys[row["key"]]]
+            yield from ({**row, **trial.identification()} for trial in same)
