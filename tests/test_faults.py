@@ -68,4 +68,4 @@ def test_study_killed_at_twenty_random_moments_ends_in_the_same_table(tmp_path):
     for finished_earlier in tmp_path.glob("killed-*"):
         assert table(finished_earlier) == whole
     assert not list((tmp_path / "killed").glob("rounds/*"))
-    assert not list((tmp_path / "killed").rglob("*.partial"))
+    assert not list((tmp_path / "killed").rglob("*.part*"))

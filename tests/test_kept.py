@@ -99,15 +99,3 @@ def test_checkpoint_waits_between_two_writes(tmp_path):
     checkpoint.remove()
     assert checkpoint.load() is None
     assert not kept.Checkpoint(seconds=0).due()
-
-
-def test_what_killed_writers_left_is_swept_up(tmp_path):
-    old, young, other = (tmp_path / name for name in ("a.npz.x1.partial", "a.npz.x2.partial", "b.npz.x3.partial"))
-    for partial in (old, young, other):
-        partial.write_bytes(b"half")
-    for partial in (old, other):
-        os.utime(partial, (0, 0))
-    kept.save(tmp_path / "a.npz", IDENTITY, ABOUT, ARRAYS)
-    assert not old.exists()
-    assert young.exists()
-    assert other.exists()

@@ -47,7 +47,7 @@ def test_files_hold_every_row(folder):
     parquet = pd.read_parquet(folder / "results.parquet")
     assert parquet["accuracy"].tolist() == table["accuracy"].tolist()
     assert list(parquet["layer_names"][0]) == ["a", "b"]
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob(".*.part*"))
 
 
 def test_parquet_holds_columns_of_mixed_kinds_as_text(tmp_path):

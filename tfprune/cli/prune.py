@@ -5,6 +5,7 @@ from pathlib import Path
 from tfprune.cli import names, sources
 from tfprune.cli.answer import Answer
 from tfprune.cli.words import add_list, words
+from tfprune.writing import replacing
 
 HELP = "remove channels from a saved model, without training"
 DESCRIPTION = (
@@ -130,15 +131,8 @@ def _to_budget(model, options, budget):
 
 
 def _save(model, out):
-    import os
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.stem}.partial.keras")
-    try:
+    with replacing(out) as partial:
         model.save(partial)
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _text(out, report, reached):

@@ -5,7 +5,6 @@ and which training they belong to. It is written beside its place and moved ther
 """
 
 import json
-import os
 import warnings
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from tfprune import __version__
 from tfprune.pruning import masks, rewind
 from tfprune.structure.replay import value_of
+from tfprune.writing import replacing
 
 KIND, FORMAT = "tfprune backup", 1
 
@@ -43,16 +43,8 @@ class Backup:
         # bfloat16 and its kind are no types of NumPy's own; float32 holds all that they can
         plain = {name: array.astype("float32") if array.dtype.kind == "V" else array for name, array in arrays.items()}
         header = {"kind": KIND, "format": FORMAT, "tfprune": __version__, "identity": self.identity, "about": about}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        try:
-            with open(partial, "wb") as file:
-                np.savez(file, about=np.frombuffer(json.dumps(header).encode(), np.uint8), **plain)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(self.path) as partial, open(partial, "wb") as file:
+            np.savez(file, about=np.frombuffer(json.dumps(header).encode(), np.uint8), **plain)
 
     def load(self):
         """`(about, arrays)` as they were saved, or None where there is nothing to go on from.

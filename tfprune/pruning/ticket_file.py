@@ -13,38 +13,29 @@ One zip file, written and read without pickle; `numpy.load` opens it, too:
 
 import io
 import json
-import os
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 
 from tfprune import __version__
 from tfprune.pruning import units
+from tfprune.writing import replacing
 
 KIND, FORMAT = "tfprune ticket", 1
 _IN_HEADER = ("criterion", "seeds", "started", "parent", "hashes", "approximate")
 
 
 def write(path, ticket, weights=()):
-    """Writes a ticket through a temporary neighbour, so that no reader and no crash ever sees half of it.
+    """Writes a ticket, whole or not at all.
 
     Args:
         path: File to write or replace.
         ticket: A `tfprune.Ticket`.
         weights: Names of the weights to store.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(partial, "wb") as file:
-            _write(file, _header(ticket, weights), {**_arrays(ticket), **_weights(ticket, weights)})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        _write(file, _header(ticket, weights), {**_arrays(ticket), **_weights(ticket, weights)})
 
 
 def read(path):

@@ -8,14 +8,13 @@ it were not there: what it would have held is done again.
 import contextlib
 import json
 import os
-import tempfile
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-_HOUR = 3600
+from tfprune.writing import replacing
 
 
 def save(path, identity, about, arrays):
@@ -40,19 +39,10 @@ def save(path, identity, about, arrays):
     foreign = {name: str(array.dtype) for name, array in arrays.items() if array.dtype.kind == "V"}
     arrays = {name: a.view(f"uint{8 * a.itemsize}") if name in foreign else a for name, a in arrays.items()}
     text = json.dumps({"identity": identity, "about": about, "foreign": foreign}).encode()
-    partial = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        handle, partial = tempfile.mkstemp(".partial", path.name + ".", path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as partial, open(partial, "wb") as file:
             np.savez(file, about=np.frombuffer(text, np.uint8), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except OSError as error:
-        if partial:
-            remove(partial)
         warnings.warn(f"{path} could not be kept ({error.strerror}). The training goes on without.", stacklevel=2)
         return False
     return True
@@ -176,11 +166,3 @@ def _foreign_dtype(name):
     import ml_dtypes
 
     return np.dtype(getattr(ml_dtypes, name))
-
-
-def _sweep(path):
-    """Removes what writers that were killed left behind; one that writes now is younger than an hour."""
-    for partial in path.parent.glob(f"{path.name}.*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime > _HOUR:
-                partial.unlink()

@@ -10,6 +10,8 @@ import os
 import shutil
 from pathlib import Path
 
+from tfprune.writing import write_text
+
 _ROOM_BYTES = 16 * 1024 * 1024
 _LINE_START = b'{"key": "'
 
@@ -130,16 +132,9 @@ def write_whole(text, path):
         ResultsError: The file cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_text(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise ResultsError(
             f"Could not write {path}: {error.strerror}. What stood there before is untouched."
         ) from error

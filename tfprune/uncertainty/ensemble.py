@@ -5,7 +5,6 @@ Members trained from different seeds, or pruned to different tickets, agree on w
 
 import hashlib
 import json
-import os
 import secrets
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tfprune.metrics.scores import entropy, softmax
 from tfprune.predictions import Forward, Predictor
 from tfprune.uncertainty.passes import arrays_of, parts, probabilities_of
 from tfprune.uncertainty.predictive import Predictive
+from tfprune.writing import write_text
 
 KIND, FORMAT = "tfprune ensemble", 1
 _HEADER = "ensemble.json"
@@ -242,12 +242,7 @@ def _load_member(folder, entry, custom_objects):
 
 
 def _write_header(folder, header):
-    partial = folder / f".{_HEADER}.{os.getpid()}.part"
-    try:
-        partial.write_text(json.dumps(header, indent=1), encoding="utf-8")
-        os.replace(partial, folder / _HEADER)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(folder / _HEADER, json.dumps(header, indent=1))
 
 
 def _read_header(folder):

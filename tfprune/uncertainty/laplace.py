@@ -7,7 +7,6 @@ where the data said little gets logits of large variance, and so probabilities n
 import json
 import math
 import numbers
-import os
 import zipfile
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tfprune.uncertainty.detectors.linear_head import find_linear_head
 from tfprune.uncertainty.leak import Fingerprint
 from tfprune.uncertainty.passes import BATCH_SIZE, arrays_of, parts
 from tfprune.uncertainty.predictive import Predictive, uncertainty_of
+from tfprune.writing import replacing
 
 KIND, FORMAT = "tfprune last-layer laplace", 1
 # Where the system does not say what it has.
@@ -290,14 +290,8 @@ class LastLayerLaplace(Predictive):
             **{"log_likelihood": self._log_likelihood, "model": weights_hash(self.model)},
             "fingerprint": self._fingerprint.get_config(),
         }
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(partial, "wb") as file:
-                np.savez(file, header=np.array(json.dumps(header)), **self._curvature.arrays())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, open(partial, "wb") as file:
+            np.savez(file, header=np.array(json.dumps(header)), **self._curvature.arrays())
 
     @classmethod
     def load(cls, path, model):

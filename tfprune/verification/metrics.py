@@ -12,7 +12,7 @@ import numpy as np
 from tfprune import metrics
 from tfprune.uncertainty import calibrators
 from tfprune.verification import golden
-from tfprune.verification.files import write
+from tfprune.writing import write_text
 
 
 def verify_metrics(out=None, progress=print):
@@ -36,7 +36,7 @@ def verify_metrics(out=None, progress=print):
         rows.append(row)
         progress(_line(row))
     if out is not None:
-        write(Path(out), table(rows))
+        write_text(Path(out), table(rows))
     return rows
 
 

@@ -13,7 +13,7 @@ from tfprune.pruning.certificate import TOLERANCE, compare
 from tfprune.structure import roles
 from tfprune.structure.cost import cost
 from tfprune.structure.groups import ChannelGraph
-from tfprune.verification.files import write
+from tfprune.writing import write_text
 
 RATIOS = (0.3, 0.5, 0.9)
 SCOPES = ("layer", "global")
@@ -274,10 +274,10 @@ def verify_models(out, large=False, only=None, progress=print):
         if approximate and not row.get("approximate_groups", 1):
             continue  # the same as the row before
         rows = dict(sorted({**rows, name: row}.items(), key=lambda item: ("." in item[0], item[0])))
-        write(rows_path, "".join(json.dumps(row) + "\n" for row in rows.values()))
+        write_text(rows_path, "".join(json.dumps(row) + "\n" for row in rows.values()))
         progress(_line(row))
         keras.backend.clear_session()
-    write(out, table(list(rows.values())))
+    write_text(out, table(list(rows.values())))
     return list(rows.values())
 
 

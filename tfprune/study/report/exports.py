@@ -3,12 +3,12 @@
 import contextlib
 import importlib.util
 import json
-import os
 from pathlib import Path
 
 from tfprune.study import results, verdicts
 from tfprune.study.report import page, svg, tables
 from tfprune.study.report.cells import Cells
+from tfprune.writing import replacing
 
 
 def write_tables(folder):
@@ -85,14 +85,8 @@ def _write_parquet(rows, path):
         if len(kinds) > 1 or kinds & {"other"}:
             # One type a column: what is a list in one row and a number in the next goes as JSON text.
             table[name] = [None if value is None or value != value else json.dumps(value) for value in table[name]]
-    partial = path.with_name(path.name + ".partial")
-    with _as_results_error(path):
-        try:
-            table.to_parquet(partial, index=False, engine="pyarrow")
-            os.replace(partial, path)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink()
+    with _as_results_error(path), replacing(path) as partial:
+        table.to_parquet(partial, index=False, engine="pyarrow")
 
 
 def _kind(value):

@@ -3,13 +3,13 @@
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from tfprune.uncertainty.detectors.health import Health
 from tfprune.uncertainty.leak import Fingerprint
+from tfprune.writing import replacing, write_text
 
 _FORMAT = 1
 
@@ -41,8 +41,9 @@ def write(detector, path):
     }
     npz, about_path = _paths(path)
     text = json.dumps(about, indent=1, default=_plain, allow_nan=False)
-    _replace(npz, arrays.getvalue())
-    _replace(about_path, text.encode("utf-8"))
+    with replacing(npz) as partial:
+        partial.write_bytes(arrays.getvalue())
+    write_text(about_path, text)
 
 
 def read(path):
@@ -78,16 +79,6 @@ def _paths(path):
     if path.suffix in (".npz", ".json"):
         raise ValueError(f"path must have no suffix: two files are written. Received: {str(path)!r}.")
     return path.with_name(path.name + ".npz"), path.with_name(path.name + ".json")
-
-
-def _replace(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _plain(value):
