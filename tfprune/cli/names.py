@@ -10,11 +10,7 @@ CORRUPTIONS = (
     *("brightness", "contrast", "fog", "pixelate", "jpeg_compression"),
 )
 CRITERIA = ("l1", "l2", "linf", "geometric_median", "lamp", "batchnorm_scale", "synflow", "random")
-# those that look at data -> their class in tfprune.pruning.criteria
-DATA_CRITERIA = {
-    **{"taylor": "Taylor", "gradient": "Gradient", "fisher": "Fisher", "hessian": "Hessian", "snip": "SNIP"},
-    **{"grasp": "GraSP", "activation_mean": "ActivationMean", "apoz": "APoZ"},
-}
+DATA_CRITERIA = ("taylor", "gradient", "fisher", "hessian", "snip", "grasp", "activation_mean", "apoz")
 # tfprune.study.pool and pieces know these; parsers are built without them.
 BACKENDS = ("loky", "dask", "ray")
 TRAINERS = ("auto", "fit", "compiled", "batched")

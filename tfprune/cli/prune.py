@@ -97,7 +97,7 @@ def _criterion(options):
     from tfprune.pruning import criteria
 
     data = sources.load_data(options.data)
-    return getattr(criteria, names.DATA_CRITERIA[options.criterion])(data.test if data.train is None else data.train)
+    return criteria.get(options.criterion, data=data.test if data.train is None else data.train)
 
 
 def _chosen_by(options):
