@@ -11,7 +11,15 @@ from tfprune.study.grid import Study
 from tfprune.study.trial import Evaluation, Recipe, Trial
 
 RECIPE = Recipe(learning_rate=0.05, epochs=12, patience=4)
-STRATEGIES = ("one_shot", "one_shot_reinit", "one_shot_random", "iterative", "rewind_epoch_2", "scratch_compute")
+STRATEGIES = (
+    "one_shot",
+    "one_shot_reinit",
+    "one_shot_random",
+    "iterative",
+    "at_init",
+    "rewind_epoch_2",
+    "scratch_compute",
+)
 STUDY = Study("test", "moons", "mlp", ratios=(0.6,), seeds=(0, 1), strategies=STRATEGIES, recipe=RECIPE)
 
 

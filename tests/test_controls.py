@@ -7,6 +7,7 @@ from keras import layers
 
 import tfprune
 from tfprune import datasets
+from tfprune.callbacks import change
 from tfprune.pruning import masks, rewind, strategies, surgery
 from tfprune.structure.cost import cost
 from tfprune.structure.replay import value_of
@@ -154,6 +155,40 @@ def test_dense_control_trains_on_and_removes_nothing():
     for weight, trained in zip(found["weights"].values(), dense.values, strict=False):
         np.testing.assert_array_equal(weight, trained)
     assert found["keep_optimizer"]
+
+
+@pytest.mark.parametrize("criterion", ["l1", "snip"])
+def test_pruning_at_initialization_chooses_by_the_weights_before_any_training(criterion):
+    of = trial("at_init", criterion=criterion)
+    setup, ticket, _, found = starts(of)
+    masked = work.set_up(of).masked
+    start = {w.path: value_of(w) for w in rewind.weights_of(masked)}
+    looked_at = tfprune.pruning.criteria.get(criterion, data=tiny().train if criterion == "snip" else None)
+    expected = masks.compute_masks(masked, 0.5, looked_at)
+    chosen = ticket.history[-1]["masks"]
+    assert {name: mask.tolist() for name, mask in chosen.items()} == {n: m.tolist() for n, m in expected.items()}
+    after_training = starts(trial("one_shot_reinit", criterion=criterion))[1].history[-1]["masks"]
+    assert any(not np.array_equal(after_training[name], chosen[name]) for name in chosen)
+    keep = kept_entries(setup)["second/kernel"]
+    np.testing.assert_array_equal(found["weights"]["second/kernel"][keep], start["second/kernel"][keep])
+
+
+def test_rounds_of_pruning_at_initialization_remove_what_one_would():
+    """Weights of channels that earlier rounds removed are not counted, though the initial weights had them."""
+    twice = strategies.Strategy("twice", 2, "init", ranked_on="init")
+    of = trial(twice, ratio=0.75)
+    ticket = train(of)[1]
+    masked = work.set_up(of).masked
+    for number in (1, 2):
+        masks.set_masks(masked, masks.compute_masks(masked, ticket.asked(number)))
+        change.clear(masked, "here")
+    wanted, found = masks.get_masks(masked), ticket.history[-1]["masks"]
+    assert {name: mask.tolist() for name, mask in found.items()} == {n: m.tolist() for n, m in wanted.items()}
+
+
+def test_a_strategy_that_ranks_before_training_and_keeps_trained_weights_is_refused():
+    with pytest.raises(ValueError, match=r"expected rewind='init' or 'random'\. Received: rewind=None"):
+        strategies.Strategy("both", ranked_on="init")
 
 
 @pytest.fixture(scope="module")

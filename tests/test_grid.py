@@ -52,6 +52,10 @@ def test_strategies_of_a_user_are_known_by_all_they_do():
     keys = {Trial("moons", "mlp", study.Strategy("mine", rounds), 0.5, 0).key for rounds in (1, 2)}
     assert len(keys) == 2
     assert Trial("moons", "mlp", strategies.get("one_shot"), 0.5, 0).key == "05e08073cbde4eb3"
+    # its key from before strategies could rank before training
+    assert Trial("moons", "mlp", study.Strategy("mine", 3, "init"), 0.5, 0).key == "79dd42158cddb9fb"
+    before_training = study.Strategy("mine", 3, "init", ranked_on="init")
+    assert Trial("moons", "mlp", before_training, 0.5, 0).key != "79dd42158cddb9fb"
 
 
 def test_trial_names_itself_in_one_line():

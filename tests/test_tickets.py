@@ -171,6 +171,11 @@ def test_arguments_of_lottery_ticket_are_passed_on():
     assert isinstance(LotteryTicket(0.5, ignore=["conv"]).selection["ignore"], list)
 
 
+def test_pruning_before_training_is_no_search():
+    with pytest.raises(ValueError, match=r"'at_init' prunes before any training.*compute_masks and tfprune.set_masks"):
+        tfprune.find_ticket(model(), data(), "at_init")
+
+
 @pytest.mark.parametrize("control", ["random_channels", "scratch_epochs"])
 def test_controls_of_a_study_are_refused(control):
     with pytest.raises(ValueError, match=f"Strategy '{control}' is a control.*Run it in a tfprune.study.Study"):

@@ -41,6 +41,11 @@ def find_ticket(model, data, strategy="one_shot", ratio=0.5, shrink_between_roun
     if not getattr(model, "compiled", False):
         raise ValueError(f"find_ticket trains the model. Call compile on '{model.name}' first.")
     chosen = strategies.get(strategy)
+    if chosen.ranked_on == "init":
+        raise ValueError(
+            f"Strategy '{chosen.name}' prunes before any training: no ticket is searched. Use tfprune.compute_masks "
+            "and tfprune.set_masks on the untrained model, then fit; or run it in a tfprune.study.Study."
+        )
     if chosen.channels != "criterion" or chosen.budget != "patience":
         raise ValueError(
             f"Strategy '{chosen.name}' is a control: what it does depends on the ticket that it is held against. "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 REWINDS = ("init", "random", "learning_rate", None)
 CHANNELS = ("criterion", "random", "l1")
 BUDGETS = ("patience", "epochs", "compute")
+RANKED_ON = ("trained", "init")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Strategy:
             epochs as the dense network; "compute": as many multiply-adds as the dense network, so longer the smaller
             the ticket is.
         control: Whether it stands in the report as a control. Default False.
+        ranked_on: The weights by which channels are chosen: "trained" (default), or "init", those before any training:
+            pruning at initialization, for which `rewind` is "init" or "random".
 
     Raises:
         ValueError: A value that is not among these.
@@ -33,7 +36,8 @@ class Strategy:
     >>> Strategy("three_rounds", rounds=3, rewind="init")
 
     Source: Frankle & Carbin 2019 (rewinding), Renda, Frankle & Carbin 2020 (learning-rate rewinding), Liu et al. 2019
-    (training the pruned network from scratch, with the epochs or the compute of the dense one).
+    (training the pruned network from scratch, with the epochs or the compute of the dense one), Lee, Ajanthan & Torr
+    2019 (SNIP, pruning at initialization).
     """
 
     name: str
@@ -42,15 +46,22 @@ class Strategy:
     channels: str = "criterion"
     budget: str = "patience"
     control: bool = False
+    ranked_on: str = "trained"
 
     def __post_init__(self):
         """Refuses what no trial could run."""
         _check("channels", self.channels, CHANNELS)
         _check("budget", self.budget, BUDGETS)
+        _check("ranked_on", self.ranked_on, RANKED_ON)
         if isinstance(self.rewind, bool) or not isinstance(self.rewind, int):
             _check("rewind", self.rewind, REWINDS)
         elif self.rewind < 0:
             raise ValueError(f"rewind must be an epoch number of at least 0. Received: rewind={self.rewind}.")
+        if self.ranked_on == "init" and self.rewind not in ("init", "random"):
+            raise ValueError(
+                "What is chosen before any training is trained from there: with ranked_on='init' expected "
+                f"rewind='init' or 'random'. Received: rewind={self.rewind!r}."
+            )
         if self.rounds < 0:
             raise ValueError(f"rounds must not be negative. Received: rounds={self.rounds}.")
 
@@ -69,6 +80,7 @@ STRATEGIES = {
         Strategy("iterative", 5, "init"),
         Strategy("iterative_finetune", 5, None),
         Strategy("lr_rewind", 1, "learning_rate"),
+        Strategy("at_init", 1, "init", ranked_on="init"),
         # The dense network trained on for as long as a ticket is, with nothing removed.
         Strategy("dense", 1, None, control=True),
         Strategy("random_channels", 1, None, channels="random", control=True),

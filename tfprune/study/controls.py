@@ -13,6 +13,8 @@ A ticket says something only beside its controls. By construction, each of them 
   ticket), which costs as many multiply-adds as the dense training: their Scratch-B, without their limit at twice the
   epochs. A learning rate that falls epoch by epoch falls that much slower. Neither stops early; as everywhere in a
   study, the weights are those of the epoch with the lowest validation loss.
+* `at_init` chooses channels by the initial weights, before any training (criteria such as "snip", "grasp" and "synflow"
+  are made for that), and trains from there.
 * `rewind_epoch_K` goes back to the dense network's weights and optimizer after K epochs (Frankle et al. 2019);
   `lr_rewind` keeps the weights and rewinds optimizer and learning rate alone (Renda, Frankle & Carbin 2020).
 """
@@ -71,6 +73,8 @@ class StudyTicket(LotteryTicket):
         self._watch = clear(masked, f"in round {len(history) - 1}")
 
     def _prune(self, masked, number, when):
+        if self.strategy.ranked_on == "init":
+            self._start.restore()  # where it goes back to afterwards, too
         if self.strategy.channels == "criterion":
             super()._prune(masked, number, when)
             return

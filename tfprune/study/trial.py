@@ -237,7 +237,12 @@ def _plain(value):
     """A field as JSON has it; functions by where they are defined, strategies by all that they do."""
     if isinstance(value, strategies.Strategy):
         known = strategies.STRATEGIES.get(value.name)
-        return value.name if value == known else dataclasses.asdict(value)
+        if value == known:
+            return value.name
+        usual = {field.name: field.default for field in dataclasses.fields(value)}
+        fields = dataclasses.asdict(value)
+        # what strategies could not do when the first keys were made
+        return {name: fields[name] for name in fields if name != "ranked_on" or fields[name] != usual[name]}
     if isinstance(value, datasets.Shared):
         return _plain(value.function)
     if isinstance(value, functools.partial):

@@ -12,6 +12,7 @@ TITLES = {
     "iterative": "iterative",
     "iterative_finetune": "iterative fine-tuning",
     "lr_rewind": "learning-rate rewinding",
+    "at_init": "pruned at initialization",
     "dense": "dense trained on",
     "random_channels": "random channels",
     "magnitude_channels": "magnitude channels",
