@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,15 @@ def test_marks_come_in_pairs():
     for path in quote.documents():
         text = path.read_text(encoding="utf-8")
         assert text.count("<!-- results:") == text.count("<!-- /results -->") == len(quote.MARK.findall(text)), path
+
+
+def test_no_mark_tears_its_paragraph_apart():
+    """To Markdown a line that begins with a comment is HTML: what stands behind the comment shows as it is written."""
+    for path in quote.documents():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            begins = re.match(r" {0,3}<!--", line)
+            alone = re.fullmatch(r" {0,3}<!--((?!-->).)*-->(not measured yet<!-- /results -->)?", line)
+            assert not begins or alone, f"{path.relative_to(ROOT)}:{number}: begin the line with a word"
 
 
 WHERE = '"tiny", "accuracy", ratio=0.8'
