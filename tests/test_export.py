@@ -276,3 +276,35 @@ def test_twin_in_tf_keras_says_what_it_cannot_be():
         tfprune.to_tf_keras(keras.Sequential([keras.Input((4, 4, 1)), layers.Resizing(2, 2, pad_to_aspect_ratio=True)]))
     with pytest.raises(ValueError, match="has masks"):
         tfprune.to_tf_keras(tfprune.wrap(network()))
+
+
+@pytest.mark.parametrize("to", ALL)
+def test_layers_that_augment_images_do_nothing_in_what_is_exported(tmp_path, to):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = layers.RandomRotation(0.3)(layers.RandomFlip()(layers.Rescaling(2.0)(inputs)))
+    x = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3, activation="relu")(layers.Resizing(6, 6)(x)))
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+    row = tfprune.export(model, tmp_path / f"out{deployment.FORMATS[to]}", to=to, data=data()[0])
+    assert row["max_difference"] < (0.1 if to == "litert-int8" else 1e-5)
+
+
+def recurrent(steps):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((steps, 4))
+    x = layers.Bidirectional(layers.GRU(6, return_sequences=True, dropout=0.2))(inputs)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.LSTM(5)(x)))
+
+
+@pytest.mark.parametrize("to", ALL)
+def test_recurrent_layers_are_exported(tmp_path, to):
+    sequences = np.random.default_rng(0).normal(size=(40, 6, 4)).astype("float32")
+    row = tfprune.export(recurrent(6), tmp_path / f"out{deployment.FORMATS[to]}", to=to, data=sequences)
+    assert row["num_samples"] == 40
+    assert row["max_difference"] < (0.1 if to == "litert-int8" else 1e-5)
+
+
+def test_sequences_of_any_length_are_no_litert_file(tmp_path):
+    with pytest.raises(ValueError, match=r"of one known length\. Received: layer 'bidirectional.*\(None, None, 4\)"):
+        tfprune.export(recurrent(None), tmp_path / "a.tflite", data=np.zeros((2, 6, 4), "float32"))
+    assert list(tmp_path.iterdir()) == []

@@ -60,7 +60,7 @@ def export(model, path, to=None, data=None, num_samples=256):
     partial = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _convert(_in_float32(model, traced), samples, partial, to)
+        _convert(_ready(model, traced, to), samples, partial, to)
         row = _compare(model, partial, to, samples, find_head(traced))
         row = {"to": to, "path": str(path), "bytes": size(partial), **row}
         _replace(partial, path)
@@ -130,14 +130,47 @@ def _samples(model, traced, data, to, num_samples):
 # How it is written ------------------------------------------------------------------------------------------------
 
 
-def _in_float32(model, traced):
-    """The model itself, or where layers compute in half precision its twin that does not: few runtimes can."""
-    if _computes_in_float32(traced.operations):
+def _ready(model, traced, to):
+    """The model itself, or where a runtime could not run it a twin that computes the same: in float32 in place of half
+    precision, recurrent layers without the random generator of their dropout, and for LiteRT, which knows no loops over
+    batches of any size, with each of their steps written out."""
+    loops = [op for op in traced.operations if isinstance(op, keras.Layer) and "'unroll'" in str(op.get_config())]
+    single = _computes_in_float32(traced.operations)
+    if single and not loops:
         return model
-    twin, twins = replay(traced, lambda op, config: rebuild_operation(op, {**config, "dtype": "float32"}), draw=False)
+    unroll = to.startswith("litert")
+    if unroll:
+        _check_lengths(loops)
+
+    def rebuild(op, config):
+        config = config if op not in loops else _for_inference(config, unroll)
+        return rebuild_operation(op, config if single else {**config, "dtype": "float32"})
+
+    twin, twins = replay(traced, rebuild, draw=False)
     for op in traced.operations:
         copy_weights(op, twins[id(op)])
     return twin
+
+
+def _check_lengths(loops):
+    for layer in loops:
+        shape = keras.tree.flatten(layer.input)[0].shape
+        if shape[1] is None:
+            raise ValueError(
+                "LiteRT runs recurrent layers step by step, over sequences of one known length. Received: layer "
+                f"'{layer.name}' with inputs of shape {shape}. Build the model with keras.Input((steps, ...)) and give "
+                "it these weights."
+            )
+
+
+def _for_inference(config, unroll):
+    """The config of recurrent layers, and of those inside of it, without dropout and unrolled where asked for."""
+    if isinstance(config, list):
+        return [_for_inference(value, unroll) for value in config]
+    if not isinstance(config, dict):
+        return config
+    changed = {"dropout": 0.0, "recurrent_dropout": 0.0, **({"unroll": True} if unroll else {})}
+    return {key: changed.get(key, _for_inference(value, unroll)) for key, value in config.items()}
 
 
 def _computes_in_float32(operations):
@@ -156,7 +189,16 @@ def _convert(model, samples, path, to):
 
 
 def _to_saved_model(model, samples, path):
-    model.export(path, verbose=False)
+    entry = keras.tree.flatten(model.inputs)[0]
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    # not model.export: it calls the model without saying for what, which layers that augment images take for training
+    archive.add_endpoint(
+        "serve",
+        lambda inputs: model(inputs, training=False),
+        [keras.InputSpec(shape=entry.shape, dtype=entry.dtype, name=entry.name)],
+    )
+    archive.write_out(path, verbose=False)
 
 
 def _to_litert(model, samples, path):
@@ -186,7 +228,7 @@ def _converter(model):
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-        model.export(folder, verbose=False)
+        _to_saved_model(model, None, folder)
         yield tf.lite.TFLiteConverter.from_saved_model(folder)
 
 
@@ -220,7 +262,7 @@ def _closed(function):
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    frozen = convert_variables_to_constants_v2(function.get_concrete_function())
+    frozen = convert_variables_to_constants_v2(function.get_concrete_function(), lower_control_flow=False)
     return tf.function(lambda inputs: frozen(inputs)[0], input_signature=function.input_signature, autograph=False)
 
 
