@@ -1,6 +1,7 @@
 """Does `tfprune study` run what its words and flags say, forecast it, and tell how far it is?"""
 
 import json
+import os
 import subprocess
 import sys
 import types
@@ -368,3 +369,14 @@ def test_tables_of_regression_show_errors_and_each_data_set_has_one():
     assert [(cell["dataset"], cell["num_seeds"]) for cell in cells] == [("moons", 2), ("noisy_line", 1)]
     assert cells[0]["ece"] == pytest.approx(0.06)
     assert cells[1]["rmse_deviation"] is None
+
+
+def test_code_of_the_user_that_loads_tensorflow_is_looked_at_in_silence(tmp_path):
+    (tmp_path / "mine.py").write_text("import keras\n", encoding="utf-8")
+    words = ["study", "new", "--dataset", "mine:missing", "--model", "mlp", "--ratios", "0.5", "--seeds", "0"]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-m", "tfprune", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("tfprune: error: 'mine:missing' points nowhere")
+    assert done.stderr.count("\n") == 1

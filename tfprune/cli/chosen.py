@@ -62,6 +62,7 @@ def chosen_study(options):
     """
     from tfprune.study.settings import from_settings
 
+    _start_quietly(options)
     start, changes = _start(options), _changes(options)
     if "study" in start and "strategies" in changes:
         own = {value.name: value for value in start["study"].axis("strategies") if not _is_name(value)}
@@ -69,6 +70,17 @@ def chosen_study(options):
     study = from_settings({**start, **changes})
     _check_names(study)
     return study
+
+
+def _start_quietly(options):
+    """Where code of the user's is named, it is imported, and TensorFlow with it: with one thread, and in silence."""
+    words = [*(options.dataset or ()), *(options.model or ())]
+    if str(options.study).endswith(".toml") and Path(options.study).is_file():
+        words.append(Path(options.study).read_text(encoding="utf-8", errors="replace"))
+    if any(":" in word for word in words):
+        from tfprune.study import process
+
+        process.start()
 
 
 def _check_names(study):

@@ -39,6 +39,21 @@ def environment():
                 os.environ[name] = value
 
 
+def start():
+    """Starts TensorFlow, where it has not started yet, without its messages and with one thread.
+
+    Example:
+
+    >>> start()
+    """
+    if "tensorflow" not in sys.modules:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    from tfprune.study.quiet import start_tensorflow
+
+    start_tensorflow()
+
+
 def settle(devices=1):
     """Makes this process fit for trials: one thread, deterministic operations, one GPU of its own where there are any.
 
@@ -51,12 +66,7 @@ def settle(devices=1):
 
     >>> settle()
     """
-    if "tensorflow" not in sys.modules:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-    from tfprune.study.quiet import start_tensorflow
-
-    start_tensorflow()
+    start()
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
