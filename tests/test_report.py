@@ -224,6 +224,24 @@ def test_potential_of_noise_is_not_shown_and_not_said_to_suffer():
     assert "Not shown safe at" in render(rows)
 
 
+def test_answer_names_what_is_shown_to_suffer_and_nothing_else():
+    """Accuracy wobbles and is not shown to hold; calibration, and in the second study detection too, surely fails."""
+    wobble = [0.05, -0.05, 0.04, -0.04, 0.0]
+    rows = [{**r, "accuracy": r["accuracy"] + wobble[r["seed"]] * (r["ratio"] > 0)} for r in _falling(by=0)]
+    rows = [{**r, "ece": r["ece"] + 0.1 * (r["ratio"] > 0)} for r in rows]
+    assert re.search(r"already at\s.*20%.*\scalibration suffers\.", _answer_of(rows))
+    rows = [{**r, "far/auroc_msp": r["far/auroc_msp"] - 0.3 * (r["ratio"] > 0)} for r in rows]
+    assert re.search(r"calibration and OOD detection suffer\.|OOD detection and calibration suffer\.", _answer_of(rows))
+
+
+def _answer_of(rows):
+    from tfprune.study.report import page
+
+    cells = Cells(rows)
+    found = page._answer(verdicts.potentials(cells)[0], cells)
+    return f"{found['lead']} {found['big']} {found['tail']}"
+
+
 def test_farthest_of_many_strategies_is_told_with_a_shared_risk():
     # the upper end of the harm is 0.0097 at 95 %, and 0.0112 at 98.75 %, of which 0.01 is allowed
     harms = [0.004, 0.009, 0.006, 0.0105, 0.0065]

@@ -116,10 +116,9 @@ def _answer(best, cells):
     if not best.ratio:
         first = best.failed_ratio
         if best.is_sure:
-            lead, tail = (
-                "No ratio tried is safe: already at",
-                f"{_and([one.suffers for one in best.limited_by])} suffers.",
-            )
+            harmed = [one.suffers for one in best.limited_by if best.verdict(one) == verdicts.FAILS]
+            lead = "No ratio tried is safe: already at"
+            tail = f"{_and(harmed)} {'suffers' if len(harmed) == 1 else 'suffer'}."
         else:
             lead, tail = "Not shown safe at", f", the smallest ratio tried: {best.num_seeds} seeds do not tell."
         return {"lead": lead, "big": f"{first:.0%}", "tail": tail}
