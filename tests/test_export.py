@@ -304,6 +304,18 @@ def test_recurrent_layers_are_exported(tmp_path, to):
     assert row["max_difference"] < (0.1 if to == "litert-int8" else 1e-5)
 
 
+def test_recurrent_layers_have_twins_in_tf_keras():
+    pytest.importorskip("tf_keras")
+    inputs = keras.Input((6, 4))
+    x = layers.Bidirectional(layers.GRU(6, return_sequences=True), merge_mode="sum")(inputs)
+    x = layers.TimeDistributed(layers.Dense(5, activation="relu"))(x)
+    x = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x)
+    model = keras.Model(inputs, layers.SimpleRNN(4)(layers.GRU(4, return_sequences=True, reset_after=False)(x)))
+    twin = tfprune.to_tf_keras(model)
+    sequences = np.random.default_rng(0).normal(size=(8, 6, 4)).astype("float32")
+    np.testing.assert_allclose(twin(sequences), model(sequences), atol=1e-5)
+
+
 def test_sequences_of_any_length_are_no_litert_file(tmp_path):
     with pytest.raises(ValueError, match=r"of one known length\. Received: layer 'bidirectional.*\(None, None, 4\)"):
         tfprune.export(recurrent(None), tmp_path / "a.tflite", data=np.zeros((2, 6, 4), "float32"))

@@ -13,6 +13,8 @@ from tfprune.structure.trace import substitute, trace
 
 # What tf_keras calls by another name.
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
+# Layers around others, and where they hold them.
+_INNER = {"TimeDistributed": ("layer",), "Bidirectional": ("forward_layer", "backward_layer")}
 # What a layer is built with, not what it computes.
 _LEFT_OUT = ("build_config", "quantization_config", "lora_rank", "lora_alpha")
 
@@ -72,7 +74,9 @@ def _twin(tf_keras, op, name):
             f"'{name}' ({kind}) has no twin in tf_keras. Expected layers that both Keras 3 and tf_keras have, and no "
             "keras.ops between them."
         )
-    return twin(**_settings(op, twin, name))
+    inner = {entry: getattr(op, entry) for entry in _INNER.get(kind, ())}
+    inner = {entry.removeprefix("forward_"): _twin(tf_keras, one, one.name) for entry, one in inner.items()}
+    return twin(**{**_settings(op, twin, name), **inner})
 
 
 def _settings(op, twin, name):
@@ -80,9 +84,10 @@ def _settings(op, twin, name):
     renamed = _RENAMED.get(type(op).__name__, {})
     taken = {parameter for cls in twin.__mro__ for parameter in inspect.signature(cls.__init__).parameters}
     taken |= {"name", "trainable", "dtype"}
+    taken |= {"zero_output_for_mask"} if "unroll" in taken else set()  # tf_keras takes it from recurrent layers' kwargs
     settings = {}
     for entry, value in op.get_config().items():
-        if entry.endswith("_initializer") or entry in _LEFT_OUT:
+        if entry.endswith("_initializer") or entry in (*_LEFT_OUT, "layer", "backward_layer"):
             continue
         if entry == "data_format" and value == "channels_last":
             continue  # the default of both
@@ -94,8 +99,8 @@ def _settings(op, twin, name):
 
 
 def _default(layer_class, entry):
-    parameter = inspect.signature(layer_class.__init__).parameters.get(entry)
-    return parameter.default if parameter else None
+    takers = (inspect.signature(cls.__init__).parameters for cls in layer_class.__mro__)
+    return next((parameters[entry].default for parameters in takers if entry in parameters), None)
 
 
 def _copy_weights(op, twin):
