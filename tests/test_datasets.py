@@ -76,7 +76,15 @@ def test_full_batch_gives_the_whole_split_again_and_again():
         np.testing.assert_array_equal(y, split[1])
 
 
-def test_cifar10_scales_pixels_and_splits_the_training_images(monkeypatch):
+@pytest.mark.parametrize(
+    ("num_examples", "splits"),
+    [
+        (None, ["train[:45000]", "train[45000:50000]", "test[:10000]", "test[:10000]"]),
+        (7000, ["train[:7000]", "train[45000:50000]", "test[:7000]", "test[:7000]"]),
+        (99_999, ["train[:45000]", "train[45000:50000]", "test[:10000]", "test[:10000]"]),
+    ],
+)
+def test_cifar10_scales_pixels_and_reads_no_more_than_is_asked_for(monkeypatch, num_examples, splits):
     asked = []
 
     def load(name, split, batch_size):
@@ -85,13 +93,8 @@ def test_cifar10_scales_pixels_and_splits_the_training_images(monkeypatch):
         return {"image": tf.constant(image), "label": tf.constant([3, 7])}
 
     monkeypatch.setattr("tensorflow_datasets.load", load)
-    data = datasets.cifar10()
-    assert asked == [
-        ("cifar10", "train[:45000]"),
-        ("cifar10", "train[45000:]"),
-        ("cifar10", "test"),
-        ("cifar100", "test"),
-    ]
+    data = datasets.cifar10(num_examples)
+    assert asked == list(zip(["cifar10", "cifar10", "cifar10", "cifar100"], splits, strict=True))
     assert data.train[0].dtype == np.float32
     assert (data.train[0].min(), data.train[0].max()) == (-1, 1)
     assert list(data.test[1]) == [3, 7]

@@ -143,13 +143,10 @@ def cifar10(num_examples=None):
     >>> data.train[0].shape
     (45000, 32, 32, 3)
     """
-
-    def first(split):
-        return tuple(part[:num_examples] for part in split)
-
-    names = ("train[:45000]", "train[45000:]", "test")
-    train, validation, test = (first(_images("cifar10", split)) for split in names)
-    ood = {"cifar100": first(_images("cifar100", "test"))[0]}
+    size = 45_000 if num_examples is None else min(num_examples, 45_000)  # only these are read and decoded
+    names = (f"train[:{size}]", f"train[45000:{45_000 + min(size, 5000)}]", f"test[:{min(size, 10_000)}]")
+    train, validation, test = (_images("cifar10", split) for split in names)
+    ood = {"cifar100": _images("cifar100", names[2])[0]}
     return Dataset("cifar10", train, validation, test, ood, 10, input_shape=(32, 32, 3), value_range=(-1, 1))
 
 
