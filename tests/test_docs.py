@@ -1,11 +1,14 @@
 """Does the documentation work: its Python, its links, its navigation, and the examples that become blocks of code?"""
 
+import dataclasses
 import importlib.util
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+
+from tfprune import study
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -40,6 +43,18 @@ def test_guide_runs_from_the_first_page_to_the_last(in_a_folder, capsys):
     assert names["ticket"].count_params() < names["model"].count_params()
     assert "verdict" in shown
     assert "was fitted on" in shown  # the leak guard spoke
+
+
+def test_grid_of_the_guide_is_a_study(in_a_folder, monkeypatch):
+    [code] = [code for code in blocks(DOCS / "guide/study.md") if "def network" in code]
+    Path("flowers.py").write_text(code, encoding="utf-8")
+    [grid] = blocks(DOCS / "guide/study.md", "toml")
+    Path("flowers.toml").write_text(grid, encoding="utf-8")
+    monkeypatch.syspath_prepend(Path.cwd())
+    found = study.read_study("flowers.toml")
+    assert len(found.trials()) == 2 * 2 * 3 * (5 * 3 + 1)
+    trial = dataclasses.replace(found.trials()[0], recipe=study.Recipe(batch_size=50, epochs=1))
+    assert {"accuracy", "noise/auroc_knn", "shift/fog/5/ece", "latency_ms"} <= study.run_trial(trial).keys()
 
 
 @pytest.mark.slow
