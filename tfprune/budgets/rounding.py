@@ -30,14 +30,15 @@ def choose_round_to(model, ratio=0.5, batch_size=1, multiples=MULTIPLES, repeats
         **options: What else `tfprune.compute_masks` takes: criterion, scope, ignore, only, seed.
 
     Returns:
-        One of `multiples`, for `round_to` of `tfprune.compute_masks` and its like.
+        One of `multiples`, for `round_to` of `tfprune.prune_to`. At a ratio (`tfprune.compute_masks`) a larger multiple
+        keeps more channels, and with them more multiply-adds than were compared here.
 
     Raises:
         ValueError: an input size is not known, the multiply-adds of the model cannot be told, or nothing can be pruned.
 
     Example:
         >>> round_to = tfprune.choose_round_to(model, ratio=0.6, batch_size=8)
-        >>> masks = tfprune.compute_masks(masked, ratio=0.6, round_to=round_to)
+        >>> small = tfprune.prune_to(model, multiply_adds=0.2, round_to=round_to)
     """
     plan = Plan(surgery.wrap(model, approximate), options=options)
     return fastest(plan, plan.costs(ratio)["multiply_adds"], batch_size, multiples, repeats)
