@@ -494,7 +494,7 @@ def test_crash_while_writing_leaves_the_old_files(tmp_path, monkeypatch):
     def crash(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("tfprune.uncertainty.detectors.files.os.replace", crash)
+    monkeypatch.setattr("tfprune.writing.os.replace", crash)
     with pytest.raises(OSError, match="no space left"):
         ood.KNN(num_neighbors=3).fit(model, X).save(tmp_path / "a")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.npz"]
