@@ -112,7 +112,7 @@ def test_named_studies_are_the_papers_grids_with_controls():
     assert len(moons.trials()) == 10 * 10 * 4
     assert moons.recipe == Recipe("adam", 0.01, 0.0, 0, 2000, 20)
     assert (cifar10.ratios, cifar10.seeds, cifar10.layers) == ((0.2, 0.4, 0.6, 0.8, 0.9), (0, 1, 2), "dense")
-    assert len(cifar10.trials()) == 3 * (6 * 5 + 1 + 5 + 5)
+    assert len(cifar10.trials()) == 3 * (6 * 5 + 1 + 5 + 5 + 5)
     assert {trial.num_rounds for trial in cifar10.trials()} == {1, 3}
 
 

@@ -133,8 +133,8 @@ STUDIES = {
             _LINE_STRATEGIES, recipe=_LINE,
         ),
         Study(
-            "cifar10", "cifar10", "lenet", _RATIOS, (0, 1, 2), _IMAGE_STRATEGIES, layers="dense", recipe=_CIFAR10,
-            evaluation=_LENET_LOOK,
+            "cifar10", "cifar10", "lenet", _RATIOS, (0, 1, 2), (*_IMAGE_STRATEGIES, "scratch_compute"), layers="dense",
+            recipe=_CIFAR10, evaluation=_LENET_LOOK,
         ),
         Study(
             "cifar10-all", "cifar10", "lenet", _RATIOS, (0, 1, 2),
