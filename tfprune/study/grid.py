@@ -138,7 +138,7 @@ STUDIES = {
         ),
         Study(
             "cifar10-all", "cifar10", "lenet", _RATIOS, (0, 1, 2),
-            (*PAPER_STRATEGIES[:3], "lr_rewind", "dense", "random_channels"), recipe=_CIFAR10, evaluation=_LENET_LOOK,
+            (*PAPER_STRATEGIES[:3], "lr_rewind", *CONTROLS), recipe=_CIFAR10, evaluation=_LENET_LOOK,
         ),
         Study(
             "cifar10-resnet", "cifar10", "resnet8", (0.25, 0.5, 0.75), (0, 1, 2), ("one_shot", "lr_rewind", *CONTROLS),
