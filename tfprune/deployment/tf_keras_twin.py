@@ -76,10 +76,10 @@ def _twin(tf_keras, op, name):
         )
     inner = {entry: getattr(op, entry) for entry in _INNER.get(kind, ())}
     inner = {entry.removeprefix("forward_"): _twin(tf_keras, one, one.name) for entry, one in inner.items()}
-    return twin(**{**_settings(op, twin, name), **inner})
+    return twin(**_settings(op, twin, name, {*_LEFT_OUT, *inner}), **inner)
 
 
-def _settings(op, twin, name):
+def _settings(op, twin, name, left_out):
     """The layer's config in the words of tf_keras; weights are copied, so initializers are left out."""
     renamed = _RENAMED.get(type(op).__name__, {})
     taken = {parameter for cls in twin.__mro__ for parameter in inspect.signature(cls.__init__).parameters}
@@ -87,7 +87,7 @@ def _settings(op, twin, name):
     taken |= {"zero_output_for_mask"} if "unroll" in taken else set()  # tf_keras takes it from recurrent layers' kwargs
     settings = {}
     for entry, value in op.get_config().items():
-        if entry.endswith("_initializer") or entry in (*_LEFT_OUT, "layer", "backward_layer"):
+        if entry.endswith("_initializer") or entry in left_out:
             continue
         if entry == "data_format" and value == "channels_last":
             continue  # the default of both

@@ -126,17 +126,27 @@ def write_csv(rows, path):
 
 
 def write_whole(text, path):
-    """Writes a text file through a temporary neighbour, so that no reader and no crash ever sees half of it.
+    """Writes a text file, whole or not at all.
 
     Raises:
         ResultsError: The file cannot be written.
     """
-    path = Path(path)
-    try:
+    with errors_of(path):
         write_text(path, text)
+
+
+@contextlib.contextmanager
+def errors_of(path):
+    """Says of what goes wrong inside, where `tfprune.writing` writes a file, which file it was.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    try:
+        yield
     except OSError as error:
         raise ResultsError(
-            f"Could not write {path}: {error.strerror}. What stood there before is untouched."
+            f"Could not write {path}: {error.strerror or error}. What stood there before is untouched."
         ) from error
 
 

@@ -239,10 +239,10 @@ def _plain(value):
         known = strategies.STRATEGIES.get(value.name)
         if value == known:
             return value.name
-        usual = {field.name: field.default for field in dataclasses.fields(value)}
         fields = dataclasses.asdict(value)
-        # what strategies could not do when the first keys were made
-        return {name: fields[name] for name in fields if name != "ranked_on" or fields[name] != usual[name]}
+        if value.ranked_on == strategies.Strategy.ranked_on:
+            del fields["ranked_on"]  # which strategies had not when the first keys were made
+        return fields
     if isinstance(value, datasets.Shared):
         return _plain(value.function)
     if isinstance(value, functools.partial):

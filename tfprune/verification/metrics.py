@@ -2,7 +2,6 @@
 
 import itertools
 import warnings
-from pathlib import Path
 
 from tfprune.verification import references  # first: it imports what must come before TensorFlow
 from tfprune.verification.references import CHECKS, our_detection, our_regression, version  # isort: split
@@ -36,7 +35,7 @@ def verify_metrics(out=None, progress=print):
         rows.append(row)
         progress(_line(row))
     if out is not None:
-        write_text(Path(out), table(rows))
+        write_text(out, table(rows))
     return rows
 
 

@@ -1,6 +1,5 @@
 """Which files besides the page tell of a study? Rows for other programs, tables for papers, figures one by one."""
 
-import contextlib
 import importlib.util
 import json
 from pathlib import Path
@@ -47,8 +46,6 @@ def write_tables(folder):
     texts |= {f"figures/{figure.name}.svg": svg.standalone(figure.svg) for figure in page.all_figures(rows)}
     for name, text in texts.items():
         written.append(folder / name)
-        with _as_results_error(written[-1]):
-            written[-1].parent.mkdir(exist_ok=True)
         results.write_whole(text, written[-1])
     return written
 
@@ -85,7 +82,7 @@ def _write_parquet(rows, path):
         if len(kinds) > 1 or kinds & {"other"}:
             # One type a column: what is a list in one row and a number in the next goes as JSON text.
             table[name] = [None if value is None or value != value else json.dumps(value) for value in table[name]]
-    with _as_results_error(path), replacing(path) as partial:
+    with results.errors_of(path), replacing(path) as partial:
         table.to_parquet(partial, index=False, engine="pyarrow")
 
 
@@ -93,13 +90,3 @@ def _kind(value):
     if isinstance(value, (bool, str, list)):
         return type(value).__name__
     return "number" if isinstance(value, (int, float)) else "other"
-
-
-@contextlib.contextmanager
-def _as_results_error(path):
-    try:
-        yield
-    except OSError as error:
-        raise results.ResultsError(
-            f"Could not write {path}: {error.strerror or error}. What stood there before is untouched."
-        ) from error
