@@ -43,6 +43,7 @@ from tfprune.metrics.equal_mass import (
 )
 from tfprune.metrics.smooth import SmoothCalibrationError, smooth_ece
 from tfprune.verification.golden import classifier_a, classifier_b
+from tfprune.verification.references import tensorflow_probability
 
 
 class Case(NamedTuple):
@@ -334,8 +335,7 @@ def test_classwise_and_uncertainty_errors_agree_with_torchmetrics(seed, num_clas
 @settings(SETTINGS, max_examples=8)
 @given(SEEDS)
 def test_ece_agrees_with_tensorflow_probability(seed):
-    pytest.importorskip("tf_keras")
-    stats = pytest.importorskip("tensorflow_probability").stats
+    stats = tensorflow_probability().stats
     p, y = any_predictions(seed, kind="smooth")
     logits = np.log(np.maximum(p, 1e-30)).astype("float32")
     theirs = stats.expected_calibration_error(15, logits=logits, labels_true=y, labels_predicted=p.argmax(1))

@@ -40,6 +40,7 @@ from tfprune.metrics.selective import (
     eaurc,
 )
 from tfprune.verification.golden import classifier_a, classifier_b
+from tfprune.verification.references import tensorflow_probability
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -191,7 +192,7 @@ def test_reliability_of_a_calibrated_model_is_near_zero_and_not_that_of_an_overc
 def test_brier_and_uncertainty_agree_with_tensorflow_probability():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the package's own imports
-        tfp = pytest.importorskip("tensorflow_probability")
+        tfp = tensorflow_probability()
     z, y = classifier_a()
     theirs = np.mean(tfp.stats.brier_score(labels=y, logits=z))
     assert brier(softmax(z), y) == pytest.approx(theirs + 1, abs=1e-6)

@@ -1,6 +1,8 @@
 """Does `tfprune verify-metrics` compare every metric, notice what differs, and say what could not be compared?"""
 
 import importlib.util
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -36,6 +38,22 @@ def test_package_that_is_there_is_used(rows, package):
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{package} is not installed")
     assert {row["verdict"] for row in rows if row["package"] == package} == {"agrees"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow_probability") is None, reason="it is not installed")
+def test_tensorflow_probability_is_compared_where_tfmot_was_imported_first():
+    code = """if True:
+        import tensorflow_model_optimization
+        from tfprune.verification import references
+        data = next(iter(references.classifiers().values()))
+        for check in references.CHECKS:
+            if check.package == "tensorflow-probability":
+                ours, theirs = check.compute(data)
+                print(abs(ours - theirs) <= check.tolerance)
+    """
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr[-2000:]
+    assert shown.stdout.split() == ["True", "True"]
 
 
 def test_wrong_metric_is_noticed(monkeypatch):

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
+import os
 import sys
 
 # Torchvision, which some of the packages import, crashes the process once TensorFlow has been loaded.
@@ -125,6 +126,13 @@ def _module(name):
     return importlib.import_module(name)
 
 
+def tensorflow_probability():
+    """The package, also after TFMOT's import made tf.keras tf_keras: it then asks for that by a name no module has."""
+    if os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
+        sys.modules.setdefault("tensorflow.compat.v2.keras", _module("tf_keras"))
+    return _module("tensorflow_probability")
+
+
 def _torch(values):
     return _module("torch").as_tensor(np.asarray(values))
 
@@ -175,7 +183,7 @@ def _mce(probabilities, labels):
 
 @_check("ece", "tensorflow-probability", "tfp.stats.expected_calibration_error", 2e-6)
 def _tfp_ece(data):
-    theirs = _module("tensorflow_probability").stats.expected_calibration_error
+    theirs = tensorflow_probability().stats.expected_calibration_error
     predicted, logits = data.logits.argmax(axis=1).astype("int32"), data.logits.astype("float32")
     found = theirs(15, logits=logits, labels_true=data.labels.astype("int32"), labels_predicted=predicted)
     return metrics.ece(data.probabilities, data.labels), float(found)
@@ -225,7 +233,7 @@ def _sklearn_nll(data):
 
 @_check("brier", "tensorflow-probability", "tfp.stats.brier_score + 1", 1e-6)
 def _tfp_brier(data):
-    found = _module("tensorflow_probability").stats.brier_score(data.labels.astype("int32"), data.logits)
+    found = tensorflow_probability().stats.brier_score(data.labels.astype("int32"), data.logits)
     return metrics.brier(data.probabilities, data.labels), float(np.mean(found)) + 1
 
 
