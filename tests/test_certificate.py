@@ -62,7 +62,7 @@ def test_a_small_model_that_computes_something_else_is_not_returned(monkeypatch)
         return ticket, pairs
 
     monkeypatch.setattr(surgery, "cut", with_a_wrong_weight)
-    with pytest.raises(RuntimeError, match="the small model differs from the masked one by"):
+    with pytest.raises(RuntimeError, match="the new model differs from the one it was given by"):
         tfprune.shrink(masked)
 
 

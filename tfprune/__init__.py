@@ -14,6 +14,7 @@ _CONTENTS = {
     "wrap": "tfprune.pruning.surgery",
     "shrink": "tfprune.pruning.surgery",
     "reestimate_batchnorm": "tfprune.pruning.batchnorm",
+    "fold_batch_norm": "tfprune.pruning.folding",
     "ticket_report": "tfprune.pruning.certificate",
     "compute_masks": "tfprune.pruning.masks",
     "get_masks": "tfprune.pruning.masks",

@@ -60,6 +60,28 @@ def is_batchnorm(layer):
     return all(hasattr(layer, name) for name in ("moving_mean", "moving_variance", "momentum"))
 
 
+def normalisation_behind(traced, op):
+    """The BatchNormalization that alone reads what a layer without an activation makes, or None.
+
+    Args:
+        traced: A `Trace`.
+        op: A layer of it, with its mask or without.
+    """
+    calls = [call for call in traced.calls if call.op is op]
+    activation = getattr(roles.unwrap(op), "activation", None)
+    if len(calls) != 1 or activation not in (None, keras.activations.linear):
+        return None
+    made = id(calls[0].output_tensors[0])
+    reading = [call for call in traced.calls if made in map(id, call.input_tensors)]
+    is_output = made in map(id, keras.tree.flatten(traced.outputs))
+    if len(reading) != 1 or is_output or not is_batchnorm(roles.unwrap(reading[0].op)):
+        return None
+    norm, rank = reading[0].op, len(calls[0].output_tensors[0].shape)
+    channels = 1 if getattr(roles.unwrap(op), "data_format", None) == "channels_first" else rank - 1
+    is_called_once = sum(call.op is norm for call in traced.calls) == 1
+    return norm if is_called_once and norm.axis % rank == channels else None
+
+
 def _statistics(traced, norms, batches):
     """`[(mean, variance)]` of what each of the layers reads, over all batches together."""
     of_batch, count, sums = _batch_statistics(traced, norms), 0, [0.0] * len(norms)

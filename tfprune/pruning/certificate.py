@@ -99,7 +99,7 @@ def certify(masked, ticket, graph, compensated=None):
     pruned = [group for group in graph.prunable if not keep[group.units].all()]
     approximate = sum(group.approximate for group in pruned)
     differences, reason = _compared(masked, ticket, graph.trace.inputs)
-    _check(differences, masked, ticket)
+    check(differences, "shrink", masked, ticket)
     units = np.concatenate([group.units for group in graph.prunable]) if graph.prunable else np.zeros(0, int)
     masks = {maker: keep[graph.made(maker)] for group in graph.prunable for maker in group.makers}
     chosen = selection.recall(masked, masks)
@@ -194,15 +194,29 @@ def _largest(values):
     return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
-def _check(differences, masked, ticket):
+def check(differences, maker, model, other):
+    """Raises a RuntimeError where outputs differ by more than rounding.
+
+    Args:
+        differences: What `compare` found.
+        maker: Name of the function that made the second model.
+        model: The model that it was given.
+        other: The model that it made.
+    """
     largest = max((gap for pairs in differences.values() for gap, _ in pairs), default=0.0)
-    dtypes = {getattr(layer, "compute_dtype", "float32") for layer in ticket.layers}
+    dtypes = {getattr(layer, "compute_dtype", "float32") for layer in other.layers}
     allowed = max([TOLERANCE, *(_HALF[dtype] for dtype in dtypes & _HALF.keys())])
     if largest > allowed:
         worst = max(differences, key=lambda kind: max(gap for gap, _ in differences[kind]))
         raise RuntimeError(
-            f"shrink of '{masked.name}' was stopped: on {worst} inputs the small model differs from the masked one "
-            f"by {largest:.1e} of the largest output, more than {allowed:.0e}. A layer does something to channels that "
-            "its role does not say. tfprune.wrap(model, verify=True) finds most of such layers and leaves them whole; "
-            "please report the model."
+            f"{maker} of '{model.name}' was stopped: on {worst} inputs the new model differs from the one it was given "
+            f"by {largest:.1e} of the largest output, more than {allowed:.0e}. {_ADVICE[maker]}"
         )
+
+
+_ADVICE = {
+    "shrink": "A layer does something to channels that its role does not say. tfprune.wrap(model, verify=True) finds "
+    "most of such layers and leaves them whole; please report the model.",
+    "fold_batch_norm": "A BatchNormalization with a tiny variance makes kernels too large for the precision of the "
+    "model. Use the model as it is.",
+}

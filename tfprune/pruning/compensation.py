@@ -11,7 +11,7 @@ import numpy as np
 
 from tfprune.layers import ChannelMask
 from tfprune.pruning import selection
-from tfprune.pruning.batchnorm import is_batchnorm
+from tfprune.pruning.batchnorm import is_batchnorm, normalisation_behind
 from tfprune.structure import roles
 from tfprune.structure.feeding import feed
 from tfprune.structure.replay import (
@@ -54,7 +54,9 @@ def compensate(masked, graph, data):
     """
     readers, others = _readers(graph)
     shifts = {name: _shift(graph, name, mean) for name, mean in _means(graph, readers, data).items()}
-    behind = {name: norm for name in readers if (norm := _normalisation_behind(graph, name)) is not None}
+    behind = {
+        name: norm for name in readers if (norm := normalisation_behind(graph.trace, graph.layers[name])) is not None
+    }
     new_bias = {name for name in readers if name not in behind and roles.unwrap(graph.layers[name]).bias is None}
     model, twins = replay(graph.trace, lambda op, config: _twin(graph, new_bias, op, config), draw=False)
     for op in graph.trace.operations:
@@ -164,24 +166,6 @@ def _shift(graph, name, mean):
     taps = kernel.sum(axis=tuple(range(kernel.ndim - 2))) if kernel.ndim > 2 else kernel  # (inputs, outputs) a group
     lost = mean.reshape(groups, -1) * gone
     return np.einsum("gi,igo->go", lost, taps.reshape(len(taps), groups, -1)).reshape(-1)
-
-
-def _normalisation_behind(graph, name):
-    """The BatchNormalization that alone reads what a layer without an activation makes, or None."""
-    op = graph.layers[name]
-    calls = [call for call in graph.trace.calls if call.op is op]
-    activation = getattr(roles.unwrap(op), "activation", None)
-    if len(calls) != 1 or activation not in (None, keras.activations.linear):
-        return None
-    made = id(calls[0].output_tensors[0])
-    reading = [call for call in graph.trace.calls if made in map(id, call.input_tensors)]
-    is_output = made in map(id, keras.tree.flatten(graph.trace.outputs))
-    if len(reading) != 1 or is_output or not is_batchnorm(roles.unwrap(reading[0].op)):
-        return None
-    norm, rank = reading[0].op, len(calls[0].output_tensors[0].shape)
-    channels = 1 if getattr(roles.unwrap(op), "data_format", None) == "channels_first" else rank - 1
-    is_called_once = sum(call.op is norm for call in graph.trace.calls) == 1
-    return norm if is_called_once and norm.axis % rank == channels else None
 
 
 # The new model -----------------------------------------------------------------------------------------------------
