@@ -486,6 +486,9 @@ def test_what_cannot_be_compared_is_refused(pair):
     model = Logits(dense)
     with pytest.raises(ValueError, match=r"same classes\. Received: \[3, 4\] classes"):
         compare(model, Logits(dense[:, :3]), (x, y))
+    small, large = (keras.Sequential([keras.Input((size,)), keras.layers.Dense(4)]) for size in (5, 7))
+    with pytest.raises(ValueError, match=r"same inputs.* samples of shape \(5,\) and of shape \(7,\)"):
+        compare(small, large, (x, y))
     with pytest.raises(ValueError, match="at least two samples"):
         compare(model, model, (x[:1], y[:1]), num_bootstraps=40)
     with pytest.raises(ValueError, match="data without any"):

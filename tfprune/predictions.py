@@ -255,12 +255,29 @@ def _check_shape(x, expected, what):
     given = _sample_shape(x)
     if expected is None or given is None or given == expected:
         return
-    fits = len(given) == len(expected) and all(e in (g, None) for g, e in zip(given, expected, strict=True))
-    if not fits and (*given, 1) != expected:  # Keras itself reads (samples,) as (samples, 1)
+    if not _fits(given, expected):
         raise ValueError(
             f"{what} has samples of shape {given}, but the model takes {expected}. Bring them to the model's shape "
             "with the same steps as its training data."
         )
+
+
+def _fits(given, expected):
+    """Whether a model that declares one shape takes samples of the other; None is any size."""
+    sizes = zip(given, expected, strict=False)
+    same = len(given) == len(expected) and all(g == e or None in (g, e) for g, e in sizes)
+    return same or (*given, 1) == expected  # Keras itself reads (samples,) as (samples, 1)
+
+
+def check_same_inputs(models):
+    """Raises ValueError unless all Keras models among these take samples of one shape."""
+    shapes = [shape for model in models if (shape := _input_shape(model)) is not None]
+    for shape in shapes:
+        if not _fits(shape, shapes[0]) and not _fits(shapes[0], shape):
+            raise ValueError(
+                f"The models must take the same inputs, for they see the same batches. Received: models of samples of "
+                f"shape {shapes[0]} and of shape {shape}."
+            )
 
 
 def _sample_shape(x):

@@ -4,7 +4,7 @@ import keras
 
 from tfprune.metrics.detection import SCORES
 from tfprune.metrics.scores import class_indices
-from tfprune.predictions import Predictor, batches, check_batch_size
+from tfprune.predictions import Predictor, batches, check_batch_size, check_same_inputs
 
 # Larger batches are taken apart: 1000 resamples of 1024 samples take 8 MB.
 _MOST = 1024
@@ -22,6 +22,7 @@ class Joint:
     def __init__(self, models, from_logits=None, batch_size=256):
         check_batch_size(batch_size)
         self.predictors = [Predictor(model, from_logits) for model in models]
+        check_same_inputs(models)
         # A Keras model says what shape its samples have; other objects do not.
         self.reader = next((model for model in models if isinstance(model, keras.Model)), models[0])
         self.batch_size, self.num_classes = batch_size, None
