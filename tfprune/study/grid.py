@@ -137,8 +137,8 @@ STUDIES = {
             recipe=_CIFAR10, evaluation=_LENET_LOOK,
         ),
         Study(
-            "cifar10-all", "cifar10", "lenet", _RATIOS, (0, 1, 2),
-            (*PAPER_STRATEGIES[:3], "lr_rewind", *CONTROLS), recipe=_CIFAR10, evaluation=_LENET_LOOK,
+            "cifar10-all", "cifar10", "lenet", _RATIOS, (0, 1, 2), _IMAGE_STRATEGIES,
+            recipe=_CIFAR10, evaluation=_LENET_LOOK,
         ),
         Study(
             "cifar10-resnet", "cifar10", "resnet8", (0.25, 0.5, 0.75), (0, 1, 2), ("one_shot", "lr_rewind", *CONTROLS),
