@@ -54,6 +54,28 @@ def test_trial_agrees_with_the_compiled_and_the_fit_trainer(together, strategy):
     assert together[trial]["trainer"] == "batched"
 
 
+def test_trials_that_a_killed_piece_had_finished_are_not_trained_again(together, tmp_path, monkeypatch):
+    monkeypatch.setattr(batched, "KEEP_ROUNDS_AFTER", -1.0)
+    some = [trial for trial in STUDY.trials() if trial.seed == 0][:3]
+    running = batched.run(some, tmp_path)
+    first, row = next(running)
+    running.close()  # as a process that is killed: the rows of a piece come back together
+    begun = []
+    steps = batched.rounds.ticket_steps
+    monkeypatch.setattr(
+        batched.rounds, "ticket_steps", lambda setup, *rest: begun.append(setup.trial) or steps(setup, *rest)
+    )
+    assert dict(batched.run(some, tmp_path))[first] == row == together[first]
+    assert set(begun) == set(some) - {first}
+
+
+@pytest.mark.parametrize("optimizer", ["nadam", "rmsprop", "ftrl", "lion", "adamw"])
+def test_optimizers_agree_with_the_compiled_trainer(optimizer):
+    trial = Trial("moons", "mlp", "one_shot", 0.6, 0, recipe=dataclasses.replace(RECIPE, optimizer=optimizer))
+    [(_, row)] = batched.run([trial], None)
+    assert_alike(row, work.run_trial(trial, trainer="compiled"))
+
+
 def test_row_does_not_depend_on_who_is_run_with_it(together):
     some = [trial for trial in STUDY.trials() if trial.seed == 1][::-2]
     again = dict(batched.run(some, None))
@@ -62,7 +84,7 @@ def test_row_does_not_depend_on_who_is_run_with_it(together):
 
 @pytest.fixture(scope="module")
 def slot():
-    family = batched._family(STUDY.trials()[0])
+    family = batched._family(STUDY.trials())
     return slots.Slot(sizes.Size(family.masked, (9,)).model, family.setup.data, batch_size=0)
 
 
@@ -96,7 +118,7 @@ def test_numbers_depend_neither_on_the_seat_nor_on_the_neighbours(slot):
 
 
 def test_step_of_a_slot_is_that_of_train_on_batch(slot):
-    family, [member, *_] = batched._family(STUDY.trials()[0]), members_of(slot)
+    family, [member, *_] = batched._family(STUDY.trials()), members_of(slot)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(9, "relu"), keras.layers.Dense(2)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(RECIPE.learning_rate), loss)

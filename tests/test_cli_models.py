@@ -154,11 +154,13 @@ def test_evaluate_prints_one_line_per_number(saved, capsys):
         (["--ratio", "1.5", "--out", "s.keras"], "ratio must be in [0, 1)"),
         (["--ratio", "0.5", "--out", "s.keras", "--criterion", "l3"], "l3"),
         (["--ratio", "0.5", "--out", "s.keras", "--only", "hiden"], "hiden"),
+        (["--ratio", "0.5", "--out", "{model}"], "--out would replace the model that is pruned"),
         (["--ratio", "0.5", "--out", "s.h5"], "--out must name a file that ends in .keras"),
     ],
 )
 def test_prune_answers_mistakes_in_one_line(capsys, saved, arguments, message):
-    assert message in _fails(capsys, "prune", saved, *arguments)
+    words = [word.replace("{model}", str(saved)) for word in arguments]
+    assert message in _fails(capsys, "prune", saved, *words)
 
 
 def test_file_that_is_no_model_is_refused(capsys, tmp_path):

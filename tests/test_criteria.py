@@ -43,6 +43,46 @@ def dataset(pair, batch=4):
     return tf.data.Dataset.from_tensor_slices(pair).batch(batch)
 
 
+def two_inputs():
+    keras.utils.set_random_seed(0)
+    first, second = keras.Input((6,)), keras.Input((4,))
+    x = layers.Concatenate()([layers.Dense(8, activation="relu")(first), layers.Dense(8, activation="relu")(second)])
+    model = keras.Model([first, second], layers.Dense(2)(x))
+    model.compile("sgd", "mse")
+    return tfprune.wrap(model)
+
+
+def test_data_are_what_fit_takes():
+    masked, random = two_inputs(), np.random.default_rng(0)
+    one, two, y = (random.normal(size=(40, size)).astype("float32") for size in (6, 4, 2))
+    masked.fit([one, two], y, verbose=0)
+    given = [
+        ([one, two], y),
+        ((one, two), y, np.ones(40, "float32")),
+        tf.data.Dataset.from_tensor_slices(((one, two), y)).batch(32),
+        tf.data.Dataset.from_tensor_slices(((one, two), y)),
+    ]
+    found = [tfprune.compute_masks(masked, 0.5, criterion=criteria.Taylor(data)) for data in given]
+    for other in found[1:]:
+        assert all((other[name] == mask).all() for name, mask in found[0].items())
+
+
+def test_one_row_of_numbers_is_one_array():
+    x, y = np.random.default_rng(0).normal(size=(12, 6, 6, 2)), [number % 3 for number in range(12)]
+    assert criteria.Taylor((x.tolist(), y)).data.element_spec[0].shape == (None, 6, 6, 2)
+    assert criteria.Taylor((x, y)).data.element_spec[1].shape == (None,)
+
+
+def test_many_draws_make_no_larger_program(masked):
+    def size(draws):
+        criterion = criteria.Hessian(dataset(images()), draws=draws)
+        network = criterion._network(masked)
+        gates = tf.ones([network.num_units])
+        return len(criterion._compiled(network, criterion.step, [gates]).graph.get_operations())
+
+    assert size(500) == size(2)
+
+
 @pytest.fixture(scope="module", name="masked")
 def _masked():
     return tfprune.wrap(coupled())

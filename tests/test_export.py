@@ -196,6 +196,20 @@ def test_saved_model_replaces_an_older_one(exported, ticket):
     assert not [other for other in path.parent.iterdir() if other.name.startswith(".")]
 
 
+@pytest.mark.parametrize("to", ["saved_model", "litert", "litert-int8"])
+def test_model_with_named_input_and_output_is_exported(tmp_path, to):
+    entry = keras.Input((8,), name="values")
+    outputs = layers.Dense(3)(layers.Dense(4, activation="relu")(entry))
+    x = np.random.default_rng(0).normal(size=(40, 8)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices(({"values": x}, np.zeros(40))).batch(8)
+    model = keras.Model({"values": entry}, {"logits": outputs})
+    path = tmp_path / ("model" if to == "saved_model" else "model.tflite")
+    row = tfprune.export(model, path, to=to, data=data)
+    assert row["num_samples"] == 40
+    found = tfprune.load_exported(path).predict(x)
+    assert np.abs(found - model.predict({"values": x}, verbose=0)["logits"]).max() < (0.2 if "int8" in to else 1e-4)
+
+
 def test_export_says_what_it_cannot_do(ticket, tmp_path):
     with pytest.raises(ValueError, match=r"to must be one of 'saved_model', .* Received: to='tf'"):
         tfprune.export(ticket, tmp_path / "a", to="tf")
@@ -302,6 +316,18 @@ def test_recurrent_layers_are_exported(tmp_path, to):
     row = tfprune.export(recurrent(6), tmp_path / f"out{deployment.FORMATS[to]}", to=to, data=sequences)
     assert row["num_samples"] == 40
     assert row["max_difference"] < (0.1 if to == "litert-int8" else 1e-5)
+
+
+def test_normalisation_and_augmentation_have_twins_in_tf_keras():
+    pytest.importorskip("tf_keras")
+    model = keras.Sequential([
+        keras.Input((6, 6, 2)), layers.RandomFlip("horizontal"), layers.LayerNormalization(), layers.Conv2D(3, 3),
+        layers.GroupNormalization(3), layers.Flatten(), layers.Dense(2),
+    ])  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(5, 6, 6, 2)).astype("float32")
+    np.testing.assert_allclose(
+        tfprune.to_tf_keras(model)(x, training=False).numpy(), model.predict(x, verbose=0), atol=1e-5
+    )
 
 
 def test_recurrent_layers_have_twins_in_tf_keras():

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import keras
+import numpy as np
 import pytest
 
 from tfprune import datasets, models, pointers, study
@@ -112,7 +114,7 @@ def test_named_studies_are_the_papers_grids_with_controls():
     assert len(moons.trials()) == 10 * 10 * 4
     assert moons.recipe == Recipe("adam", 0.01, 0.0, 0, 2000, 20)
     assert (cifar10.ratios, cifar10.seeds, cifar10.layers) == ((0.2, 0.4, 0.6, 0.8, 0.9), (0, 1, 2), "dense")
-    assert len(cifar10.trials()) == 3 * (6 * 5 + 1 + 5 + 5 + 5)
+    assert len(cifar10.trials()) == 3 * (7 * 5 + 1 + 5 + 5 + 5)
     assert {trial.num_rounds for trial in cifar10.trials()} == {1, 3}
 
 
@@ -179,6 +181,14 @@ def test_toml_file_is_a_study(tmp_path):
         (TOML.replace("batch_size", "batch"), r"Unknown setting in \[recipe\]\. Received: batch"),
         (TOML.replace('model = "mlp"\n', ""), "A study needs model too"),
         (TOML.replace("[0, 0.5]", "[0, 50]"), r"ratio must be in \[0, 1\)"),
+        (TOML.replace("[0, 0.5]", '["half"]'), r"ratios must be numbers in \[0, 1\)\. Received: 'half'"),
+        (
+            'strategy = "one_shot"\nstudy = "moons"',
+            r"Each \[\[strategy\]\] is a table with a name.*strategy = 'one_shot'",
+        ),
+        ("recipe = 5\nstudy = 'moons'", r"\[recipe\] is a table of settings\. Received: recipe = 5"),
+        ("study = 'moons'\n[[strategy]]\nrounds = 3", r"a table with a name"),
+        ("study = 'moons'\nseeds = [0.5]", "seeds must be whole numbers. Received: 0.5"),
     ],
 )
 def test_toml_file_that_is_no_study_is_refused_by_name(tmp_path, text, message):
@@ -218,6 +228,21 @@ def test_model_file_gives_its_network_with_weights_of_the_seed(tmp_path):
         build(input_shape=(3,), num_classes=2, seed=0)
     with pytest.raises(FileNotFoundError, match="no model file"):
         models.get("missing.keras")(input_shape=(2,), num_classes=2, seed=0)
+
+
+def test_model_file_keeps_what_does_not_learn(tmp_path):
+    x = np.random.default_rng(0).normal(5000, 1000, (200, 2)).astype("float32")
+    scale = keras.layers.Normalization()
+    scale.adapt(x)
+    frozen = keras.layers.Dense(4, trainable=False)
+    free = keras.layers.Dense(3)
+    model = keras.Sequential([keras.Input((2,)), scale, keras.Sequential([frozen]), free])
+    model.save(tmp_path / "net.keras")
+    found = models.get(str(tmp_path / "net.keras"))(input_shape=(2,), num_classes=3, seed=5)
+    normalised = keras.Model(found.inputs[0], found.layers[0].output)
+    assert abs(np.asarray(normalised(x)).mean()) < 0.01
+    assert (found.layers[1].get_weights()[0] == frozen.get_weights()[0]).all()
+    assert not (found.layers[2].get_weights()[0] == free.get_weights()[0]).all()
 
 
 @pytest.mark.tfds("cifar10")

@@ -1,5 +1,6 @@
 """Does a study run every cell once, whatever happens on the way?"""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from tfprune import datasets, study
+from tfprune import datasets, models, study
 from tfprune.study import ResultsError, pool, work
 from tfprune.study.trial import Recipe, Trial
 
@@ -325,6 +326,47 @@ def test_own_data_and_model_run_in_child_processes(tmp_path):
     """)
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[(None, 'half', 12), (None, 'half', 12)]", done.stderr
+
+
+def odd_network(input_shape, num_classes, seed):
+    """Fails for seed 1, and has another shape for seed 2."""
+    if seed == 1:
+        raise AttributeError("no seed 1")
+    return models.mlp(input_shape, hidden=(12 if seed == 2 else 8,), num_classes=num_classes, seed=seed)
+
+
+def not_a_model(input_shape, num_classes, seed):
+    return "a text"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_fails_is_a_row_and_the_others_are_what_they_are_without_it(tmp_path, jobs):
+    recipe = study.Recipe(epochs=3, patience=3)
+    grid = study.Study("odd", "moons", (odd_network, not_a_model), (0.0, 0.5), (0, 1, 2), ("one_shot",), recipe=recipe)
+    rows = study.run_study(grid, tmp_path, jobs=jobs, progress=False)
+    outcome = {(row["model"], row["seed"]): (row["status"], row["error"], row.get("trainer")) for row in rows}
+    assert len(rows) == 12
+    assert outcome["odd_network", 0] == ("done", None, "batched")
+    assert outcome["odd_network", 1][:2] == ("failed", "AttributeError: no seed 1")
+    assert outcome["odd_network", 2] == ("done", None, "compiled")
+    assert {outcome["not_a_model", seed][0] for seed in (0, 1, 2)} == {"failed"}
+    assert "a text" in outcome["not_a_model", 0][1]
+    healthy = dataclasses.replace(grid, model=odd_network, seeds=(0,))
+    alone = study.run_study(healthy, tmp_path / "alone", progress=False)
+    assert _table(alone) == [row for row in _table(rows) if row["key"] in {other["key"] for other in alone}]
+
+
+def test_a_seed_that_takes_its_process_down_does_not_condemn_the_others(tmp_path):
+    def dies(input_shape, num_classes, seed):
+        if seed == 1:
+            os._exit(7)
+        return models.mlp(input_shape, hidden=(8,), num_classes=num_classes, seed=seed)
+
+    recipe = study.Recipe(epochs=3, patience=3)
+    grid = study.Study("dies", "moons", dies, (0.0, 0.5), (0, 1, 2), ("one_shot",), recipe=recipe)
+    rows = study.run_study(grid, tmp_path, jobs=2, progress=False)
+    assert {(row["seed"], row["status"]) for row in rows} == {(0, "done"), (1, "failed"), (2, "done")}
+    assert {row.get("trainer") for row in rows if row["seed"] != 1} == {"batched"}
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

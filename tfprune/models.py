@@ -310,6 +310,8 @@ def get(model):
 def from_file(path, input_shape, num_classes=None, seed=0, num_targets=None):
     """Returns the network of a .keras file with fresh weights, as a study that compares seeds needs it.
 
+    Layers that do not learn keep the weights of the file: frozen ones, and a `Normalization` that was adapted.
+
     Args:
         path: File that `model.save` wrote; loaded in Keras' safe mode.
         input_shape: Shape of one example, which the network must take.
@@ -339,9 +341,15 @@ def from_file(path, input_shape, num_classes=None, seed=0, num_targets=None):
             f"from {tuple(input_shape)} to {wanted}."
         )
     seeds = itertools.count(1000 * seed)
-    return keras.models.clone_model(
+    fresh = keras.models.clone_model(
         saved, clone_function=lambda layer: type(layer).from_config(_reseeded(layer.get_config(), seeds))
     )
+    for layer, twin in zip(saved._flatten_layers(), fresh._flatten_layers(), strict=True):
+        if layer.weights and (isinstance(layer, keras.layers.Normalization) or not layer.trainable):
+            twin.set_weights(layer.get_weights())
+        if isinstance(layer, keras.layers.Normalization):
+            twin.finalize_state()  # it computes with what it derives from its weights
+    return fresh
 
 
 def _reseeded(config, seeds):

@@ -21,7 +21,9 @@ class Compaction(keras.callbacks.Callback):
     after the fit.
 
     Not the same as without it: the random numbers of dropout between pruned layers, which have the small shapes; and
-    optimizers that summarise whole weights (Adafactor), whose averages then leave out what is pruned.
+    optimizers that look at whole weights (Adafactor, Muon), which then leave out what is pruned. The loss that a
+    regularizer adds is that of the small model, which holds no pruned weights; the callbacks that prune set these to
+    zero, masks that you set yourself leave them.
 
     Raises:
         ValueError: at the start of the fit: a model without masks, or Compaction is not the first of the callbacks, so

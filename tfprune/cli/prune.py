@@ -51,6 +51,8 @@ def add_arguments(command):
 def run(options):
     """Prunes the model, saves it and returns what was saved."""
     sources.check_new_model_file(options.out)
+    if Path(options.out).resolve() == Path(options.model).resolve():
+        raise ValueError(f"--out would replace the model that is pruned. Received: {options.out} twice. Name another.")
     budget = {name: getattr(options, name) for name in _BUDGETS if getattr(options, name) is not None}
     _check_asked(options, budget)
     _check_criterion(options)

@@ -57,6 +57,10 @@ def export(model, path, to=None, data=None, num_samples=256):
     to = _format(path, to)
     traced = _check_model(model)
     samples = _samples(model, traced, data, to, num_samples)
+    if keras.tree.is_nested(traced.inputs) or keras.tree.is_nested(traced.outputs):
+        # runtimes give and take the tensor itself
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+        traced = trace(model)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -118,7 +122,7 @@ def _samples(model, traced, data, to, num_samples):
         return keras.tree.flatten(sample(traced.inputs, batch_size=min(num_samples, 32)))[0]
     found, count = [], 0
     for x, _ in batches(data, model, min(num_samples, 256), "data", labelled=False):
-        found.append(np.asarray(x)[: num_samples - count])
+        found.append(np.asarray(keras.tree.flatten(x)[0])[: num_samples - count])
         count += len(found[-1])
         if count >= num_samples:
             break

@@ -51,7 +51,7 @@ def to_tf_keras(model):
     tensors = {id(tensor): _input(tf_keras, tensor) for tensor in keras.tree.flatten(traced.inputs)}
     for call in traced.calls:
         args, kwargs = substitute((call.args, call.kwargs), tensors)
-        given = {name: value for name, value in kwargs.items() if value is not None}
+        given = {name: value for name, value in kwargs.items() if not _is_default(call.op, name, value)}
         outputs = keras.tree.flatten(twins[id(call.op)](*args, **given))
         tensors.update(zip(map(id, call.output_tensors), outputs, strict=True))
     inputs, outputs = substitute((traced.inputs, traced.outputs), tensors)
@@ -99,8 +99,15 @@ def _settings(op, twin, name, left_out):
 
 
 def _default(layer_class, entry):
+    """What the layer's own `__init__` takes where nothing is given; False for what it only takes as a keyword."""
     takers = (inspect.signature(cls.__init__).parameters for cls in layer_class.__mro__)
-    return next((parameters[entry].default for parameters in takers if entry in parameters), None)
+    return next((parameters[entry].default for parameters in takers if entry in parameters), False)
+
+
+def _is_default(op, name, value):
+    """Whether an argument is None or what the layer takes anyway: layers that augment note training=True."""
+    parameter = inspect.signature(op.call).parameters.get(name)
+    return value is None or (parameter is not None and value is parameter.default)
 
 
 def _copy_weights(op, twin):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from tfprune.pruning import rewind, surgery
+from tfprune.structure.compiling import carry_exclusions, optimizer_like
 from tfprune.structure.replay import value_of
 
 
@@ -24,6 +25,7 @@ class StandIn:
         graph = surgery.masked_graph(masked, "Compaction")
         self.kept = graph.kept()
         self.small, self._weights = surgery.cut(masked, graph)
+        _remember_frozen(masked, self.small, self._weights)
         self._state = optimizer_pairs(masked, self.small, self._weights)
         shared = _share_counters(masked.optimizer, self.small.optimizer)
         self._state = [pair for pair in self._state if id(pair[0]) not in shared]
@@ -128,6 +130,22 @@ def optimizer_pairs(masked, small, weights):
         for full, cut in both
         if value_of(full)[cuts.get(id(full), ...)].shape == tuple(cut.shape)
     ]
+
+
+def _remember_frozen(masked, small, weights):
+    """Has the small model's optimizer remember the same weights: some may have been frozen after compiling."""
+    if not small.compiled:
+        raise ValueError(
+            f"Compaction needs an optimizer that can be made again for the small model of '{masked.name}': give its "
+            "class a get_config() that returns what its __init__ takes."
+        )
+    rewind.optimizer_variables(masked)  # makes its slots
+    twins = {id(old): new for old, new, _, _ in weights}
+    known = [variable for part in rewind.parts(masked.optimizer) for variable in part._trainable_variables]
+    if len(known) != len(small.trainable_variables):
+        small.optimizer = optimizer_like(masked.optimizer)
+        carry_exclusions(small, masked)
+        small.optimizer.build([twins.get(id(variable), variable) for variable in known])
 
 
 def carry_optimizer(pairs, back):

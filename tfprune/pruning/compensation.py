@@ -13,10 +13,10 @@ from tfprune.layers import ChannelMask
 from tfprune.pruning import selection
 from tfprune.pruning.batchnorm import is_batchnorm, normalisation_behind
 from tfprune.structure import roles
+from tfprune.structure.compiling import compile_like
 from tfprune.structure.feeding import feed
 from tfprune.structure.replay import (
     build_like,
-    compile_like,
     config_of,
     finish_weights,
     rebuild_operation,

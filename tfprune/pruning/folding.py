@@ -9,8 +9,9 @@ from tfprune.layers import ChannelMask
 from tfprune.pruning import certificate
 from tfprune.pruning.batchnorm import normalisation_behind
 from tfprune.structure import roles
+from tfprune.structure.compiling import compile_like
 from tfprune.structure.cost import record_reference, reference_of
-from tfprune.structure.replay import compile_like, copy_weights, rebuild_operation, replay, value_of
+from tfprune.structure.replay import copy_weights, rebuild_operation, replay, value_of
 from tfprune.structure.trace import substitute, trace
 
 _LAST = [keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D]

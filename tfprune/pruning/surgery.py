@@ -9,11 +9,11 @@ import numpy as np
 from tfprune.layers import ChannelMask, NormalizationMask
 from tfprune.pruning import certificate, compensation
 from tfprune.structure import depthwise, roles
+from tfprune.structure.compiling import compile_like
 from tfprune.structure.cost import cost, record_reference
 from tfprune.structure.groups import ChannelGraph, mask_of
 from tfprune.structure.replay import (
     build_like,
-    compile_like,
     config_of,
     copy_weights,
     finish_weights,

@@ -18,7 +18,8 @@ from tfprune.pruning import (
     ticket_pairs,
     units,
 )
-from tfprune.structure.replay import clone, compile_like
+from tfprune.structure.compiling import compile_like
+from tfprune.structure.replay import clone
 
 
 @dataclass(frozen=True, eq=False, repr=False)

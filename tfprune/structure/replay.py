@@ -1,4 +1,4 @@
-"""How is a model rebuilt from its list of calls, and what is carried over: weights, configs, compile settings?
+"""How is a model rebuilt from its list of calls, and what is carried over: weights and configs?
 
 `replay` builds a model from a `tfprune.structure.trace.Trace`, with other layers in place of the old ones where asked.
 """
@@ -11,6 +11,7 @@ import warnings
 import keras
 import numpy as np
 
+from tfprune.structure.compiling import compile_like
 from tfprune.structure.trace import new_input, substitute, tensors_in, trace
 
 
@@ -148,24 +149,6 @@ def finish_weights(layer):
     """Lets a layer derive what it derives from its weights (Normalization keeps mean and variance beside them)."""
     if isinstance(layer, keras.layers.Normalization) and layer.built:
         layer.finalize_state()
-
-
-def compile_like(model, reference):
-    """Compiles `model` with the settings of `reference`, with an optimizer of its own that starts afresh."""
-    if not getattr(reference, "compiled", False):
-        return
-    if model.dtype_policy.name != reference.dtype_policy.name:
-        model.dtype_policy = reference.dtype_policy  # Keras scales the loss of a model whose own policy is float16
-    with keras.saving.custom_object_scope(_user_functions(reference)):
-        model.compile_from_config(reference.get_compile_config())
-
-
-def _user_functions(model):
-    """The user's own losses and metrics by name: Keras stores a function by name only."""
-    settings = getattr(getattr(model, "_compile_config", None), "config", {})
-    parts = keras.tree.flatten([settings.get(key) for key in ("loss", "metrics", "weighted_metrics")])
-    found = [part if hasattr(part, "__name__") else type(part) for part in parts if part is not None]
-    return {part.__name__: part for part in found if not part.__module__.startswith(("keras.", "builtins"))}
 
 
 def config_of(op, name):

@@ -84,9 +84,16 @@ def run_dense(trials, folder):
     Yields:
         `(trial, error or None)`, one for each `dense_key`, as they are done.
     """
-    family = _family(trials[0])
-    firsts = {trial.dense_key: trial for trial in reversed(trials)}
-    for trial, answer in family.work_off([family.dense_run(trial, folder) for trial in firsts.values()]):
+    firsts = {trial.dense_key: trial for trial in reversed(trials)}.values()
+    try:
+        family = _family(trials)
+    except Exception as error:  # no trial of these can be set up
+        yield from ((trial, error) for trial in firsts)
+        return
+    able, others = family.able(firsts)
+    for trial, error in others:
+        yield trial, error or _error_of(work.run_dense, trial, folder)
+    for trial, answer in family.work_off([family.dense_run(trial, folder) for trial in able]):
         yield trial, answer if isinstance(answer, Exception) else None
 
 
@@ -104,20 +111,41 @@ def run(trials, folder):
         >>> for trial, measured in run(Study("mine", "moons", "mlp", ratios=(0.5,), seeds=range(8)).trials(), None):
         ...     print(trial.name, measured["accuracy"])
     """
-    family, dense = _family(trials[0]), {}
-    firsts = {trial.dense_key: trial for trial in reversed(trials)}
+    try:
+        family, dense = _family(trials), {}
+    except Exception as error:
+        yield from ((trial, error) for trial in trials)
+        return
+    able, others = family.able(trials)
+    firsts = {trial.dense_key: trial for trial in reversed(able)}
     marks = sorted({epoch for trial in trials for epoch in trial.epochs_to_keep})
     for trial, answer in family.work_off([family.dense_run(trial, folder, marks) for trial in firsts.values()]):
         dense[trial.dense_key] = answer
-    able = []
-    for trial in trials:
+    for trial, error in others:
+        yield trial, error or _found_of(work.run_trial, trial, folder)
+    runs = []
+    for trial in able:
         if isinstance(dense[trial.dense_key], Exception):
             yield trial, dense[trial.dense_key]
         elif _trains_alone(trial):
-            yield trial, work.run_trial(trial, folder)
+            yield trial, _found_of(work.run_trial, trial, folder)
         else:
-            able.append(family.ticket_run(trial, folder, *dense[trial.dense_key]))
-    yield from family.work_off(able)
+            runs.append(family.ticket_run(trial, folder, *dense[trial.dense_key]))
+    yield from family.work_off(runs)
+
+
+def _found_of(function, trial, folder):
+    """What a function finds of a trial, or the exception that ended it."""
+    try:
+        return function(trial, folder)
+    except Exception as error:  # whatever went wrong in one trial, the others go on
+        return error
+
+
+def _error_of(function, trial, folder):
+    """The exception that ended a trial, if any."""
+    found = _found_of(function, trial, folder)
+    return found if isinstance(found, Exception) else None
 
 
 def _trains_alone(trial):
@@ -163,6 +191,23 @@ class _Family:
 
     # Starting -------------------------------------------------------------------------------------------------------
 
+    def able(self, trials):
+        """`(trials that can be batched, [(trial, error)] of the others)`, with None for what can only train alone.
+
+        A user's model may fail for one seed, or have another shape for it.
+        """
+        able, others = [], []
+        for trial in trials:
+            try:
+                _, values = self.setup_of(trial)
+            except Exception as error:
+                others.append((trial, error))
+                continue
+            ours = [tuple(value.shape) for value in state.read(self.masked)]
+            fits = [tuple(value.shape) for value in values] == ours
+            able.append(trial) if fits else others.append((trial, None))
+        return able, others
+
     def setup_of(self, trial):
         """The `Setup` of a trial, and the values of its masked model before training."""
         if trial.seed not in self.seeds:
@@ -196,9 +241,14 @@ class _Family:
             def look():
                 return measure.glance(self.small(), setup.data)
 
+            # the rows of a piece reach the disk together: what a killed process had finished is kept here till then
+            finished = shelf.load(work.finished_file(trial.key))
+            if finished is not None:
+                return finished[0]
             ticket, glances = yield from rounds.ticket_steps(setup, dense, dense_shelf, shelf, look)
             columns = work.columns_of(setup, dense, dense_row, ticket, glances, self.small())
             rounds.forget(setup, shelf)
+            shelf.save(work.finished_file(trial.key), columns, {})
             return columns
 
         return _Run(trial, steps(), values, self.whole)
@@ -314,10 +364,24 @@ _BEGUN = time.monotonic()
 _FAMILIES = {}
 
 
-def _family(trial):
-    """The family of a trial; the last one of a process is kept, with its compiled programs."""
-    kind = trial.kind
+def _family(trials):
+    """The family of trials; the last one of a process is kept, with its compiled programs."""
+    kind = trials[0].kind
     if kind not in _FAMILIES:
         _FAMILIES.clear()
-        _FAMILIES[kind] = _Family(trial)
+        _FAMILIES[kind] = _made(trials)
     return _FAMILIES[kind]
+
+
+def _made(trials):
+    """A family from the first trial whose model can be made: a user's own may fail for one seed."""
+    tried = set()
+    for trial in trials:
+        if trial.seed in tried:
+            continue
+        tried.add(trial.seed)
+        try:
+            return _Family(trial)
+        except Exception as error:
+            reason = error
+    raise reason

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import numbers
 
 from tfprune import datasets, models
 from tfprune.pruning import strategies
@@ -57,6 +58,10 @@ class Study:
                 raise ValueError(f"A study needs at least one of its {name}. Received: {name}=().")
             if isinstance(getattr(self, name), tuple | list | range):
                 object.__setattr__(self, name, values)
+        for name, kind in (("ratios", numbers.Real), ("seeds", numbers.Integral)):
+            odd = [value for value in self.axis(name) if not isinstance(value, kind)]
+            if odd:
+                raise ValueError(f"{name} must be {_KINDS[kind]}. Received: {odd[0]!r}.")
         for dataset in self.axis("dataset"):
             datasets.loader(dataset)
         for model in self.axis("model"):
@@ -90,6 +95,9 @@ class Study:
         return sorted(found.values(), key=lambda trial: order[trial.seed])
 
 
+_KINDS = {numbers.Real: "numbers in [0, 1)", numbers.Integral: "whole numbers"}
+
+
 def _ratios_of(strategy, ratios):
     """A control at the ratios at which it is one."""
     if strategy.name == "dense":
@@ -113,7 +121,7 @@ _TENTHS = tuple(i / 10 for i in range(10))
 _RATIOS = (0.2, 0.4, 0.6, 0.8, 0.9)  # and 0: the control "dense"
 # Three rounds in place of the paper's five: a round of real images costs minutes.
 _THREE_ROUNDS = (Strategy("iterative", 3, "init"), Strategy("iterative_finetune", 3, None))
-_IMAGE_STRATEGIES = (*PAPER_STRATEGIES[:3], *_THREE_ROUNDS, "lr_rewind", *CONTROLS)
+_IMAGE_STRATEGIES = (*PAPER_STRATEGIES[:3], *_THREE_ROUNDS, "lr_rewind", "rewind_epoch_2", *CONTROLS)
 _LINE_STRATEGIES = ("one_shot", "one_shot_random", "iterative", "dense", "random_channels")
 
 STUDIES = {

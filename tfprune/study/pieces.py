@@ -134,10 +134,22 @@ def failed(piece, error):
     return [work.finish(trial, error) for trial in piece.trials]
 
 
+def one_by_one(piece):
+    """Returns a piece for each trial of a piece.
+
+    Args:
+        piece: The `Piece`.
+    """
+    return [dataclasses.replace(piece, trials=(trial,)) for trial in piece.trials]
+
+
 def _plan(piece):
     from tfprune.study import batched
 
-    return batched.why_not(piece.trials[0])
+    try:
+        return batched.why_not(piece.trials[0])
+    except Exception as error:  # each trial meets it again, and says so in its row
+        return f"it cannot be set up: {type(error).__name__}: {error}"
 
 
 def _dense(piece):

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from tfprune import datasets
-from tfprune.study import grid, pieces, pool
+from tfprune.study import grid, pieces, pool, work
 from tfprune.study import progress as progress_of
 from tfprune.study import results as results_files
 
@@ -23,9 +23,10 @@ def run_study(
 ):
     """Runs the trials of a study that its folder does not hold yet, and returns all rows of the study.
 
-    Each finished trial is on the disk before the next is taken: kill it at any moment, run it again, and it goes on. A
-    trial that raises becomes a row with status "failed" and its reason, and the study goes on; so does one that takes
-    its process down with it. The dense network of a seed is trained once and serves all its trials.
+    What is finished is on the disk before the next is taken, trial by trial, or piece by piece where small networks are
+    trained together: kill it at any moment, run it again, and it goes on. A trial that raises becomes a row with status
+    "failed" and its reason, and the study goes on; with two jobs or more, so does one that takes its process down with
+    it. The dense network of a seed is trained once and serves all its trials.
 
     Args:
         study: A `Study`, or the name of one, such as "moons".
@@ -71,6 +72,7 @@ def run_study(
         try:
             for row in progress_of.tracked(rows, study.name, len(todo), finished, progress):
                 results.append(row)
+                (folder / "rounds" / work.finished_file(row["key"])).unlink(missing_ok=True)
         finally:
             # also after Ctrl-C: the table of what is finished
             if results.rows:
@@ -143,6 +145,10 @@ def _run(trials, folder, jobs, backend, function, common):
 def _rows(work, folder, jobs, backend, trials, broken):
     """Yields the rows of tickets as they finish; where a dense network fails, those of all its trials."""
     for piece, answer in pool.run(pieces.perform, work, folder, jobs, backend):
+        if isinstance(answer, pool.Died) and len(piece.trials) > 1:
+            # one of them took the process down: alone, the others do not pay for it
+            yield from _rows(pieces.one_by_one(piece), folder, jobs, backend, trials, broken)
+            continue
         rows = pieces.failed(piece, answer) if isinstance(answer, pool.Died) else answer
         if piece.kind != "dense":
             yield from rows

@@ -78,8 +78,8 @@ def from_settings(settings):
     settings = dict(settings)
     start = settings.pop("study", None)
     base = _fields_of(grid.get(start)) if start else {}
-    own = {table["name"]: _strategy(table) for table in settings.pop("strategy", [])}
-    recipe, evaluation = (settings.pop(name, {}) for name in ("recipe", "evaluation"))
+    own = _own_strategies(settings.pop("strategy", []))
+    recipe, evaluation = (_table(settings, name) for name in ("recipe", "evaluation"))
     unknown = set(settings) - set(_FIELDS)
     if unknown:
         known = ", ".join((*_FIELDS, "recipe", "evaluation", "strategy", "study"))
@@ -122,6 +122,22 @@ def to_settings(study):
         return name_of(value) if callable(value) else value
 
     return {field.name: plain(getattr(study, field.name)) for field in dataclasses.fields(Study)}
+
+
+def _own_strategies(tables):
+    if not isinstance(tables, list) or not all(isinstance(table, dict) and "name" in table for table in tables):
+        raise ValueError(
+            "Each [[strategy]] is a table with a name, a strategy of your own. Known ones are named in strategies = "
+            f'["one_shot", ...]. Received: strategy = {tables!r}.'
+        )
+    return {table["name"]: _strategy(table) for table in tables}
+
+
+def _table(settings, name):
+    found = settings.pop(name, {})
+    if not isinstance(found, dict):
+        raise ValueError(f"[{name}] is a table of settings. Received: {name} = {found!r}.")
+    return found
 
 
 def _strategy(table):

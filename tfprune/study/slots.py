@@ -329,9 +329,12 @@ def stateless(optimizer):
     On TensorFlow, Keras' optimizers write to variables through tf.distribute. These methods are those that all other
     backends use.
     """
-    base = vars(next(cls for cls in type(optimizer).__mro__ if cls.__name__ == "BaseOptimizer"))
+    line = {cls.__name__: cls for cls in type(optimizer).__mro__}
+    base = vars(line["BaseOptimizer"])
     plain = ("assign", "assign_add", "assign_sub", "stateless_apply", "_apply_weight_decay", "_backend_update_step")
-    kind = type(type(optimizer).__name__, (type(optimizer),), {name: base[name] for name in (*plain, "_var_key")})
+    # behind the optimizer's own class, whose methods may add to these (Nadam), and before TensorFlow's
+    middle = type("Plain", (line["TFOptimizer"],), {name: base[name] for name in (*plain, "_var_key")})
+    kind = type(type(optimizer).__name__, (type(optimizer), middle), {})
     config = optimizer.get_config()
     if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         config["learning_rate"] = optimizer._learning_rate

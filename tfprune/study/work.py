@@ -156,12 +156,12 @@ def set_up(trial, devices=1, trainer="auto"):
 
     import tfprune
     from tfprune.structure.cost import cost
-    from tfprune.study import measure, state
+    from tfprune.study import measure, splits, state
 
     # State of earlier trials in this process would cost memory and shift the names of layers.
     keras.backend.clear_session()
     keras.utils.set_random_seed(trial.seed)
-    data = datasets.get(trial.dataset)
+    data = splits.checked(datasets.get(trial.dataset))
     measure.check(trial.evaluation, data)
     with _scope(devices) as device:
         model = build_model(trial, data)
@@ -197,6 +197,8 @@ def build_model(trial, data):
     if data.num_classes is None:
         outputs = {"num_targets": data.train[1].shape[1] if data.train[1].ndim > 1 else 1}
     model = models.get(trial.model)(input_shape=data.input_shape, seed=trial.seed, **outputs)
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"A model function must return a keras.Model that is not compiled. Received: {model!r}.")
     learning_rate = recipe.learning_rate
     if recipe.decay != 1:
         steps = -(-len(data.train[0]) // recipe.batch_size) if recipe.batch_size else 1
@@ -274,6 +276,11 @@ def _shelf(folder, name, setup):
     known = {name: value for name, value in versions().items() if name in ("tensorflow", "keras")}
     key = setup.trial.dense_key if name == "dense" else setup.trial.key
     return kept.Shelf(folder and Path(folder) / name, {"format": _FORMAT, "key": key, "of": setup.identity, **known})
+
+
+def finished_file(key):
+    """Name of the file, in the folder "rounds", of what was measured of a trial whose row is not written yet."""
+    return f"{key}-finished.npz"
 
 
 def _dense_row(setup, dense, shelf):

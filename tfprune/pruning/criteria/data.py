@@ -90,6 +90,7 @@ class Measured:
                     f"'{masked.name}' first."
                 )
             self._known = Network(masked)
+            self.data = _batched(self.data, self._known.graph.trace.inputs)
         return self._known
 
     def _compiled(self, network, step, given):
@@ -106,8 +107,31 @@ def _dataset(data):
     if isinstance(data, tf.data.Dataset):
         return data
     if isinstance(data, tuple | list) and len(data) in (2, 3):
-        return tf.data.Dataset.from_tensor_slices(keras.tree.map_structure(np.asarray, tuple(data))).batch(32)
+        return tf.data.Dataset.from_tensor_slices(tuple(map(_arrays, data))).batch(32)
     raise TypeError(
         "data must be a tf.data.Dataset of (x, y) batches, or a pair of arrays (x, y). Received: "
         f"{type(data).__name__}."
     )
+
+
+def _arrays(part):
+    """One array, or a structure of them: tf.data takes a list of arrays for one array of them all."""
+    if isinstance(part, dict):
+        return {name: _arrays(value) for name, value in part.items()}
+    if isinstance(part, tuple | list) and any(np.ndim(value) for value in part) and not _is_one(part):
+        return tuple(map(_arrays, part))
+    return np.asarray(part)
+
+
+def _is_one(rows):
+    """Whether these are rows written out, not an array for each input."""
+    return all(isinstance(row, tuple | list) for row in rows)
+
+
+def _batched(data, inputs):
+    """The data set in batches, where its elements are single samples."""
+    elements = keras.tree.flatten(keras.utils.unpack_x_y_sample_weight(data.element_spec)[0])
+    shape, wanted = elements[0].shape, keras.tree.flatten(inputs)[0].shape[1:]
+    if shape.rank != len(wanted) or any(want not in (None, size) for size, want in zip(shape, wanted, strict=True)):
+        return data
+    return data.batch(32)

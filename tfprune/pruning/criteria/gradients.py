@@ -120,11 +120,16 @@ class Hessian(Measured):
     def step(self, network, batch, gates):
         """The estimate of one batch."""
         weights = network.weights()
-        total = [tf.zeros_like(weight) for weight in weights]
-        for _ in range(self.draws):
+
+        def draw(number, *total):
             signs = [self._signs(weight) for weight in weights]
             bent = network.curvature(batch, gates, weights, signs)
-            total = [sofar + sign * part for sofar, sign, part in zip(total, signs, bent, strict=True)]
+            sums = [sofar + sign * part for sofar, sign, part in zip(total, signs, bent, strict=True)]
+            return (number + 1, *sums)
+
+        # a loop in the graph: written out, many draws would not fit into memory
+        start = (0, *(tf.zeros_like(weight) for weight in weights))
+        _, *total = tf.while_loop(lambda number, *_: number < self.draws, draw, start, parallel_iterations=1)
         return [part / self.draws for part in total]
 
     def finish(self, network, found):

@@ -8,9 +8,10 @@ from keras import ops
 
 from tfprune.metrics.scores import class_indices, entropy, logit_columns, softmax
 from tfprune.predictions import NLL_EPSILON, Predictor, collect
+from tfprune.structure.compiling import compile_like
 from tfprune.structure.cost import record_reference, reference_of
 from tfprune.structure.head import kind_and_chain, without_activation
-from tfprune.structure.replay import compile_like, copy_weights, replay
+from tfprune.structure.replay import copy_weights, replay
 from tfprune.uncertainty.leak import Fingerprint
 from tfprune.uncertainty.predictive import Predictive
 
