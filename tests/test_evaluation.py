@@ -585,3 +585,12 @@ def test_laplace_is_evaluated_and_guards_its_training_data():
     assert 0 <= row["far/auroc_mutual_information"] <= 1
     with pytest.raises(uncertainty.LeakError):
         evaluate(laplace, (X, Y))
+
+
+def test_named_inputs_that_the_model_does_not_know_are_refused():
+    x, y = np.zeros((6, 3), "float32"), np.zeros(6, int)
+    entry = keras.Input((3,), name="values")
+    model = keras.Model(entry, layers.Dense(2)(entry))
+    assert evaluate(model, ({"values": x}, y))["num_samples"] == 6
+    with pytest.raises(ValueError, match="data has inputs named pixels, but the model takes values"):
+        evaluate(model, ({"pixels": x}, y))

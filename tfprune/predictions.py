@@ -194,6 +194,7 @@ def batches(data, model, batch_size, what, labelled=True, like=None):
         pairs = _array_batches(data, model, batch_size, what, labelled)
     for x, y in pairs:
         if len(keras.tree.flatten(x)[0]):
+            _check_names(x, model, what)
             _check_shape(x, expected, what)
             yield x, y
 
@@ -249,6 +250,17 @@ def _arrays(data, model, what, labelled):
     if any(leaf.dtype == object for leaf in keras.tree.flatten(x)):
         raise TypeError(f"{what} must hold arrays of numbers of one shape. Received: {_parts(data)}.")
     return x, None if y is None else np.asarray(y)
+
+
+def _check_names(x, model, what):
+    """Refuses named inputs that the model does not know; names of nothing are left to Keras."""
+    if not isinstance(x, dict) or not isinstance(model, keras.Sequential | keras.Function):
+        return
+    wanted = set(model.input) if isinstance(model.input, dict) else {tensor.name for tensor in model.inputs}
+    if not wanted <= set(x):
+        raise ValueError(
+            f"{what} has inputs named {', '.join(map(str, x))}, but the model takes {', '.join(sorted(wanted))}."
+        )
 
 
 def _check_shape(x, expected, what):
