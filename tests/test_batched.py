@@ -134,7 +134,8 @@ def test_shared_dense_networks_are_taken_from_the_folder(together, folder):
     assert [error for _, error in batched.run_dense(STUDY.trials()[:1], folder)] == [None]
     assert len(list((folder / "dense").glob("*-epoch-2.npz"))) == 2
     assert len(list((folder / "dense").glob("*.npz"))) == 6  # two networks, their rows, and their epoch 2
-    assert not list((folder / "rounds").glob("*"))
+    # what is finished stays until its row is written, where the process has worked for a while
+    assert not [path for path in (folder / "rounds").glob("*") if not path.name.endswith("-finished.npz")]
 
 
 def test_a_trial_that_fails_leaves_the_others_alone():

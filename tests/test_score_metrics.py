@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import warnings
 
 import keras
 import numpy as np
@@ -190,9 +189,7 @@ def test_reliability_of_a_calibrated_model_is_near_zero_and_not_that_of_an_overc
 
 
 def test_brier_and_uncertainty_agree_with_tensorflow_probability():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the package's own imports
-        tfp = tensorflow_probability()
+    tfp = tensorflow_probability()
     z, y = classifier_a()
     theirs = np.mean(tfp.stats.brier_score(labels=y, logits=z))
     assert brier(softmax(z), y) == pytest.approx(theirs + 1, abs=1e-6)

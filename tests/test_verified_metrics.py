@@ -43,7 +43,9 @@ def test_package_that_is_there_is_used(rows, package):
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow_probability") is None, reason="it is not installed")
 def test_tensorflow_probability_is_compared_where_tfmot_was_imported_first():
     code = """if True:
+        import os
         import tensorflow_model_optimization
+        del os.environ["TF_USE_LEGACY_KERAS"]  # as a caller would that wants no more of it
         from tfprune.verification import references
         data = next(iter(references.classifiers().values()))
         for check in references.CHECKS:

@@ -7,8 +7,8 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
-import os
 import sys
+import warnings
 
 # Torchvision, which some of the packages import, crashes the process once TensorFlow has been loaded.
 _TOO_LATE = "tensorflow" in sys.modules and "torchvision" not in sys.modules
@@ -128,9 +128,12 @@ def _module(name):
 
 def tensorflow_probability():
     """The package, also after TFMOT's import made tf.keras tf_keras: it then asks for that by a name no module has."""
-    if os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
+    version = getattr(_module("tensorflow").keras, "version", None)  # as the package itself asks
+    if version is None or not version().startswith("3."):
         sys.modules.setdefault("tensorflow.compat.v2.keras", _module("tf_keras"))
-    return _module("tensorflow_probability")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the package's own imports
+        return _module("tensorflow_probability")
 
 
 def _torch(values):
