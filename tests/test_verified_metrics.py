@@ -41,11 +41,14 @@ def test_package_that_is_there_is_used(rows, package):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow_probability") is None, reason="it is not installed")
-def test_tensorflow_probability_is_compared_where_tfmot_was_imported_first():
-    code = """if True:
+@pytest.mark.parametrize("before", ["import tensorflow_model_optimization", "os.environ['TF_USE_LEGACY_KERAS'] = '1'"])
+def test_tensorflow_probability_is_compared_where_tf_keras_stands_for_keras(before):
+    code = f"""if True:
         import os
-        import tensorflow_model_optimization
-        del os.environ["TF_USE_LEGACY_KERAS"]  # as a caller would that wants no more of it
+        import tensorflow.compat.v2
+        {before}
+        tensorflow.compat.v2.keras.layers  # looked up when it is used, and then for good
+        os.environ.pop("TF_USE_LEGACY_KERAS")
         from tfprune.verification import references
         data = next(iter(references.classifiers().values()))
         for check in references.CHECKS:

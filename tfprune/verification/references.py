@@ -127,10 +127,8 @@ def _module(name):
 
 
 def tensorflow_probability():
-    """The package, also after TFMOT's import made tf.keras tf_keras: it then asks for that by a name no module has."""
-    version = getattr(_module("tensorflow").keras, "version", None)  # as the package itself asks
-    if version is None or not version().startswith("3."):
-        sys.modules.setdefault("tensorflow.compat.v2.keras", _module("tf_keras"))
+    """The package, also where TFMOT's import made tf.keras tf_keras: it then asks for that by a name no module has."""
+    sys.modules.setdefault("tensorflow.compat.v2.keras", _module("tf_keras"))  # which it needs in any case
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the package's own imports
         return _module("tensorflow_probability")
