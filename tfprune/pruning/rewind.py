@@ -7,6 +7,7 @@ import numpy as np
 
 from tfprune.layers import ChannelMask
 from tfprune.structure import roles
+from tfprune.structure.compiling import optimizer_like
 from tfprune.structure.replay import rebuild_operation, replay, value_of
 from tfprune.structure.trace import trace
 
@@ -176,8 +177,7 @@ _STARTS = weakref.WeakKeyDictionary()
 
 def _fresh_twin(optimizer):
     """An optimizer of the same kind for the same variables, as it is before the first step."""
-    # the learning rate does not matter here, and a user's own schedule may not be rebuilt from its config
-    twin = type(optimizer).from_config({**optimizer.get_config(), "learning_rate": 0.001})
+    twin = optimizer_like(optimizer)
     twin.build(list(optimizer._trainable_variables))
     return twin
 

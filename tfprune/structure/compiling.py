@@ -36,7 +36,8 @@ def compile_like(model, reference):
 def _compile(model, reference):
     if model.dtype_policy.name != reference.dtype_policy.name:
         model.dtype_policy = reference.dtype_policy  # Keras scales the loss of a model whose own policy is float16
-    if not hasattr(reference, "_compile_config") or _has_own_way(reference):
+    has_own_way = type(reference).compile_from_config is not keras.Model.compile_from_config
+    if has_own_way or not hasattr(reference, "_compile_config"):
         model.compile_from_config(reference.get_compile_config())
         return
     settings = dict(reference._compile_config.config)
@@ -48,28 +49,26 @@ def _compile(model, reference):
     keras.Model.compile(model, **settings, auto_scale_loss=scaled)
 
 
-def _has_own_way(model):
-    return type(model).compile_from_config is not keras.Model.compile_from_config
-
-
 def optimizer_like(optimizer):
     """An optimizer of the same class and settings, without a state; a learning-rate schedule is used again."""
     if optimizer is None:
         return None
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        inner = optimizer_like(optimizer.inner_optimizer)
-        config = {key: value for key, value in optimizer.get_config().items() if key != "inner_optimizer"}
-        return type(optimizer)(inner, **config)
+        scaling = {name: getattr(optimizer, name) for name in ("initial_scale", "dynamic_growth_steps", "name")}
+        return type(optimizer)(optimizer_like(optimizer.inner_optimizer), **scaling)
+    return type(optimizer).from_config(optimizer_config(optimizer))
+
+
+def optimizer_config(optimizer):
+    """What `get_config()` says, with a learning-rate schedule as itself: a user's own need not have a config."""
     rate = getattr(optimizer, "_learning_rate", None)
     if not callable(rate) or isinstance(rate, keras.Variable):
-        return type(optimizer).from_config(optimizer.get_config())
-    # a schedule of the user's own need not have a config
+        return optimizer.get_config()
     object.__setattr__(optimizer, "_learning_rate", 0.001)
     try:
-        config = optimizer.get_config()
+        return {**optimizer.get_config(), "learning_rate": rate}
     finally:
         object.__setattr__(optimizer, "_learning_rate", rate)
-    return type(optimizer).from_config({**config, "learning_rate": rate})
 
 
 def _metrics_like(metrics):

@@ -84,15 +84,10 @@ def run_dense(trials, folder):
     Yields:
         `(trial, error or None)`, one for each `dense_key`, as they are done.
     """
-    firsts = {trial.dense_key: trial for trial in reversed(trials)}.values()
-    try:
-        family = _family(trials)
-    except Exception as error:  # no trial of these can be set up
-        yield from ((trial, error) for trial in firsts)
-        return
-    able, others = family.able(firsts)
+    family = _family(trials)
+    able, others = family.able({trial.dense_key: trial for trial in reversed(trials)}.values())
     for trial, error in others:
-        yield trial, error or _error_of(work.run_dense, trial, folder)
+        yield trial, error or _found_of(work.run_dense, trial, folder)
     for trial, answer in family.work_off([family.dense_run(trial, folder) for trial in able]):
         yield trial, answer if isinstance(answer, Exception) else None
 
@@ -111,11 +106,7 @@ def run(trials, folder):
         >>> for trial, measured in run(Study("mine", "moons", "mlp", ratios=(0.5,), seeds=range(8)).trials(), None):
         ...     print(trial.name, measured["accuracy"])
     """
-    try:
-        family, dense = _family(trials), {}
-    except Exception as error:
-        yield from ((trial, error) for trial in trials)
-        return
+    family, dense = _family(trials), {}
     able, others = family.able(trials)
     firsts = {trial.dense_key: trial for trial in reversed(able)}
     marks = sorted({epoch for trial in trials for epoch in trial.epochs_to_keep})
@@ -140,12 +131,6 @@ def _found_of(function, trial, folder):
         return function(trial, folder)
     except Exception as error:  # whatever went wrong in one trial, the others go on
         return error
-
-
-def _error_of(function, trial, folder):
-    """The exception that ended a trial, if any."""
-    found = _found_of(function, trial, folder)
-    return found if isinstance(found, Exception) else None
 
 
 def _trains_alone(trial):
@@ -196,6 +181,7 @@ class _Family:
 
         A user's model may fail for one seed, or have another shape for it.
         """
+        ours = [tuple(value.shape) for value in state.read(self.masked)]
         able, others = [], []
         for trial in trials:
             try:
@@ -203,7 +189,6 @@ class _Family:
             except Exception as error:
                 others.append((trial, error))
                 continue
-            ours = [tuple(value.shape) for value in state.read(self.masked)]
             fits = [tuple(value.shape) for value in values] == ours
             able.append(trial) if fits else others.append((trial, None))
         return able, others

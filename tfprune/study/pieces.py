@@ -121,7 +121,10 @@ def perform(piece):
     """
     if piece.function is None:
         process.settle(piece.devices)
-    return {"plan": _plan, "dense": _dense, "ticket": _tickets}[piece.kind](piece)
+    try:
+        return {"plan": _plan, "dense": _dense, "ticket": _tickets}[piece.kind](piece)
+    except Exception as error:  # none of its trials can be set up; each meets it again where this was a plan
+        return f"it cannot be set up: {type(error).__name__}: {error}" if piece.kind == "plan" else failed(piece, error)
 
 
 def failed(piece, error):
@@ -146,10 +149,7 @@ def one_by_one(piece):
 def _plan(piece):
     from tfprune.study import batched
 
-    try:
-        return batched.why_not(piece.trials[0])
-    except Exception as error:  # each trial meets it again, and says so in its row
-        return f"it cannot be set up: {type(error).__name__}: {error}"
+    return batched.why_not(piece.trials[0])
 
 
 def _dense(piece):

@@ -127,8 +127,8 @@ def _run(trials, folder, jobs, backend, function, common):
     full = len(trainings) // jobs * jobs
     broken = set()
 
-    def rows_of(work):
-        return _rows(work, folder, jobs, backend, trials, broken)
+    def rows_of(todo):
+        return _rows(todo, folder, jobs, backend, trials, broken)
 
     def tickets_of(dense_keys):
         able = [trial for trial in trials if trial.dense_key in dense_keys - broken]
@@ -142,9 +142,9 @@ def _run(trials, folder, jobs, backend, function, common):
     yield from rows_of(tickets_of(late))
 
 
-def _rows(work, folder, jobs, backend, trials, broken):
+def _rows(todo, folder, jobs, backend, trials, broken):
     """Yields the rows of tickets as they finish; where a dense network fails, those of all its trials."""
-    for piece, answer in pool.run(pieces.perform, work, folder, jobs, backend):
+    for piece, answer in pool.run(pieces.perform, todo, folder, jobs, backend):
         if isinstance(answer, pool.Died) and len(piece.trials) > 1:
             # one of them took the process down: alone, the others do not pay for it
             yield from _rows(pieces.one_by_one(piece), folder, jobs, backend, trials, broken)

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfprune.structure.compiling import optimizer_config
 from tfprune.study import sizes
 from tfprune.study.compiled import Trained
 from tfprune.study.order import batch_order
@@ -335,7 +336,4 @@ def stateless(optimizer):
     # behind the optimizer's own class, whose methods may add to these (Nadam), and before TensorFlow's
     middle = type("Plain", (line["TFOptimizer"],), {name: base[name] for name in (*plain, "_var_key")})
     kind = type(type(optimizer).__name__, (type(optimizer), middle), {})
-    config = optimizer.get_config()
-    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-        config["learning_rate"] = optimizer._learning_rate
-    return kind(**config)
+    return kind(**optimizer_config(optimizer))
