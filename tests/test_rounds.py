@@ -100,6 +100,12 @@ def test_validation_takes_every_example_once():
         np.testing.assert_array_equal(np.concatenate([y for _, y in found]), given.validation[1])
 
 
+def test_no_round_waits_for_a_tuner_of_its_pipelines():
+    data = tiny()
+    for batches, _ in (fit._training_batches(data, 16, 0, 0, 0), fit._validation_batches(data, 16)):
+        assert batches.options().autotune.enabled is False
+
+
 def test_data_is_converted_once_in_a_process():
     data = tiny()
     assert fit.tensors(data) is fit.tensors(data)

@@ -174,7 +174,7 @@ def _training_batches(data, batch_size, seed, round_number, first_epoch):
         return indices.map(lambda chosen: (tf.gather(x, chosen), tf.gather(y, chosen)))
 
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).map(order)
-    return epochs.flat_map(batches_of).prefetch(2), steps
+    return _as_written(epochs.flat_map(batches_of).prefetch(2)), steps
 
 
 def check_shares(num_examples, batch_size, devices):
@@ -204,4 +204,12 @@ def _validation_batches(data, batch_size, devices=1):
     size = next(size for size in sizes if not 0 < len(x) % size < devices)
     steps = -(-len(x) // size)
     starts = tf.data.Dataset.range(0, steps * size, size)
-    return starts.map(lambda start: (x[start : start + size], y[start : start + size])).repeat(), steps
+    batches = starts.map(lambda start: (x[start : start + size], y[start : start + size])).repeat()
+    return _as_written(batches), steps
+
+
+def _as_written(dataset):
+    # a pipeline that TensorFlow tunes waits up to half a second for its tuner when a fit ends
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
