@@ -188,9 +188,12 @@ class Quotes:
             [[f"`{detector}`", *(cell(name, detector) for name in sets)] for detector in detectors],
         )
 
-    def claims(self, study):
-        """A Markdown table of the paper's claims that the study can be held against."""
-        found = paper_claims.judge(self.rows(study))
+    def claims(self, study, **where):
+        """A Markdown table of the paper's claims that the study can be held against: of one data set and one model."""
+        rows = self.rows(study, **where)
+        if len({(row.get("dataset"), row.get("model")) for row in rows}) > 1:
+            raise ValueError(f"Rows of {study!r} with {where} are of several data sets or models. Name one.")
+        found = paper_claims.judge(rows)
         return _markdown(
             ["claim", "measured", "verdict"], [[claim.text, claim.measured, f"**{claim.verdict}**"] for claim in found]
         )

@@ -22,12 +22,15 @@ if __name__ == "__main__":
     options = parser.parse_args()
 
     named = study.get(STUDIES[options.prune])
+    epochs = options.epochs or named.recipe.epochs
     grid = dataclasses.replace(
         named,
         dataset=functools.partial(datasets.cifar10, num_examples=options.examples) if options.examples else "cifar10",
         ratios=tuple(options.ratios or named.ratios),
         seeds=tuple(range(options.seeds)),
-        recipe=dataclasses.replace(named.recipe, epochs=options.epochs or named.recipe.epochs),
+        # a training of one epoch has no second one to rewind to
+        strategies=[name for name in named.strategies if name != "rewind_epoch_2" or epochs >= 2],
+        recipe=dataclasses.replace(named.recipe, epochs=epochs),
     )
     folder = options.out or f"runs/{named.name}"
     study.run_study(grid, out=folder, jobs=options.jobs)

@@ -69,7 +69,7 @@ def test_trials_that_a_killed_piece_had_finished_are_not_trained_again(together,
     assert set(begun) == set(some) - {first}
 
 
-@pytest.mark.parametrize("optimizer", ["nadam", "rmsprop", "ftrl", "lion", "adamw"])
+@pytest.mark.parametrize("optimizer", ["nadam", "rmsprop", "ftrl", "lion", "adamw", "muon"])
 def test_optimizers_agree_with_the_compiled_trainer(optimizer):
     trial = Trial("moons", "mlp", "one_shot", 0.6, 0, recipe=dataclasses.replace(RECIPE, optimizer=optimizer))
     [(_, row)] = batched.run([trial], None)

@@ -65,6 +65,43 @@ def test_no_budget_at_all_is_refused():
         tfprune.prune_to(mlp())
 
 
+@pytest.mark.parametrize("round_to", [0, 1.5, "auto", True])
+def test_a_multiple_that_is_none_is_refused(round_to):
+    with pytest.raises(ValueError, match=rf"round_to must be a positive integer.*Received: round_to={round_to!r}"):
+        tfprune.prune_to(mlp(), params=0.5, round_to=round_to)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: tfprune.prune_to(mlp(), params=0.5, ratio=0.2),
+            r"prune_to takes model, .*Received: ratio=0.2",
+        ),
+        (lambda: tfprune.prune_to(mlp(), params=0.5, critrion="l1"), r"criterion, scope, .*Did you mean 'criterion'"),
+        (lambda: tfprune.choose_round_to(mlp(), round_to=8), r"choose_round_to takes .*Received: round_to=8"),
+    ],
+)
+def test_an_option_that_is_not_taken_is_told_beside_those_that_are(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"multiples": (0, 8)}, r"multiples\[0\] must be an integer of at least 1. Received: multiples\[0\]=0"),
+        ({"multiples": 8}, r"multiples must list the candidates.*Received: multiples=8"),
+        ({"multiples": ()}, r"multiples must list the candidates.*Received: multiples=\(\)"),
+        *[({"ratio": ratio}, r"ratio must be a number in \(0, 1\). Received: ratio=") for ratio in (0, 1.0, "half")],
+        ({"repeats": 0}, "repeats must be an integer of at least 1. Received: repeats=0"),
+    ],
+)
+def test_candidates_that_cannot_be_compared_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tfprune.choose_round_to(mlp(), **arguments)
+
+
 # --- what is counted --------------------------------------------------------------------------------------------------
 
 

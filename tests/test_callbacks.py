@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 import tfprune
-from tfprune.callbacks import GradualPruning, LotteryTicket
-from tfprune.pruning import masks, rewind, surgery
+from tfprune.callbacks import EarlyBird, GradualPruning, LotteryTicket
+from tfprune.pruning import criteria, masks, rewind, selection, surgery
 from tfprune.structure.replay import value_of
 
 
@@ -469,6 +469,44 @@ def test_layer_name_that_is_wrong_fails_before_the_training():
     assert not seen
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda options: LotteryTicket(0.5, **options),
+        lambda options: GradualPruning(lambda step: (False, 0.0), **options),
+        lambda options: EarlyBird(0.5, **options),
+    ],
+    ids=["LotteryTicket", "GradualPruning", "EarlyBird"],
+)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scope": "x"}, "Unknown scope 'x'"),
+        ({"only": ["typo"]}, "Unknown layer name 'typo' in only"),
+        ({"round_to": 0}, "round_to must be a positive integer"),
+        ({"criterion": "batchnorm_scale", "only": ["second"]}, "needs a BatchNormalization .*Received: 'second'"),
+        ({"criterion": criteria.Ensemble(["l1", "batchnorm_scale"])}, "needs a BatchNormalization .*'second' without"),
+    ],
+)
+def test_options_that_are_wrong_fail_before_the_first_step(make, options, message):
+    options = {"criterion": "l1", **options}
+    steps = []
+    spy = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
+    with pytest.raises(ValueError, match=message):
+        fit(masked_model(), make(options), spy, epochs=2)
+    assert not steps
+
+
+def test_looking_at_the_options_leaves_what_was_chosen_before():
+    masked = masked_model()
+    tfprune.set_masks(masked, tfprune.compute_masks(masked, 0.5, criterion="l2"))
+    chosen = selection.recall(masked, tfprune.get_masks(masked))
+    for callback in (LotteryTicket(0.6), GradualPruning(lambda step: (False, 0.0))):
+        callback.set_model(masked)
+        callback.on_train_begin()
+        assert selection.recall(masked, tfprune.get_masks(masked)) is chosen
+
+
 def test_too_few_epochs_are_refused():
     with pytest.raises(ValueError, match=r"trains 6 times, so it needs at least 6 epochs. Received: epochs=5"):
         fit(masked_model(), LotteryTicket(0.5, rounds=5), epochs=5)
@@ -493,6 +531,9 @@ def test_diverged_model_is_not_pruned():
         ({"ratio": 0.5, "patience": -1}, "patience must be an integer of at least 0"),
         ({"ratio": 0.5, "criterion": "l3"}, "Unknown criterion 'l3'"),
         ({"ratio": 0.5, "rewind": 9, "epochs_per_round": 3}, "rewind=9 asks for the weights after 9 epochs"),
+        ({"ratio": 0.5, "epochs_per_round": 0}, "epochs_per_round must be an integer of at least 1"),
+        ({"ratio": 0.5, "min_delta": "x"}, "min_delta must be a finite number. Received: min_delta='x'"),
+        ({"ratio": 0.5, "min_delta": float("nan")}, "min_delta must be a finite number. Received: min_delta=nan"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -535,6 +576,13 @@ def test_gradual_pruning_never_gives_channels_back():
 def test_schedule_that_answers_wrongly_is_refused(schedule):
     with pytest.raises(ValueError, match=r"must give \(due, ratio\)|ratio must be in"):
         masked_model().fit(*data(), callbacks=[GradualPruning(schedule)], verbose=0)
+
+
+@pytest.mark.parametrize("step", [True, -1, 2.5, "ten"])
+def test_step_of_growing_back_that_is_none_is_refused(step):
+    with pytest.raises(ValueError, match=r"regrow_until must be an integer of at least 0\. Received: regrow_until="):
+        GradualPruning(ramp, regrow_until=step)
+    assert GradualPruning(ramp, regrow_until=0).regrow_until == 0
 
 
 def test_schedule_that_is_no_callable_is_refused():

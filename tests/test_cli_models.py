@@ -152,6 +152,7 @@ def test_evaluate_prints_one_line_per_number(saved, capsys):
     ("arguments", "message"),
     [
         (["--ratio", "1.5", "--out", "s.keras"], "ratio must be in [0, 1)"),
+        (["--ratio", "0.5", "--out", "s.keras", "--round-to", "0"], "round_to must be a positive integer"),
         (["--ratio", "0.5", "--out", "s.keras", "--criterion", "l3"], "l3"),
         (["--ratio", "0.5", "--out", "s.keras", "--only", "hiden"], "hiden"),
         (["--ratio", "0.5", "--out", "{model}"], "--out would replace the model that is pruned"),

@@ -8,7 +8,8 @@ import types
 
 import pytest
 
-from tfprune import cli, datasets, study
+import tfprune
+from tfprune import cli, datasets, models, study
 from tfprune.cli import chosen, forecast, names, program, standing, summary
 from tfprune.study import grid
 from tfprune.study.trial import Evaluation, Recipe
@@ -249,11 +250,14 @@ def test_dry_run_lists_the_trials_and_what_finished_ones_tell_of_the_time(finish
 
 
 def test_dry_run_without_finished_trials_counts_epochs(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(forecast, "time_trial", lambda trial: forecast.Cost(fixed=3.0, epoch=0.5))
-    words = ["--seeds", "0-1", "--ratios", "0.2,0.5", "--strategies", "one_shot,iterative", "--epochs", "100"]
+    monkeypatch.setattr(forecast, "time_trial", lambda trial: forecast.Cost(start=7.0, fixed=3.0, epoch=0.5))
+    strategies = "one_shot,iterative,scratch_compute"
+    words = ["--seeds", "0-1", "--ratios", "0.2,0.5", "--strategies", strategies, "--epochs", "100"]
     found = document(capsys, "study", "moons", *words, "--dry-run", "--jobs", "4", "--out", tmp_path / "new")
-    # two dense networks, and for each of two seeds and two ratios one round of one_shot and five of iterative
-    assert found["seconds"] == (3 * (2 + 4 * 2) + 0.5 * 100 * (2 + 4 * (1 + 5))) / 4
+    # two dense networks, and for each of two seeds and two ratios one round of one_shot and five of iterative; from
+    # scratch with the same compute the epochs grow as layers lose inputs and outputs
+    rounds = 2 + 4 * (1 + 5) + 2 * (1 / 0.8**2 + 1 / 0.5**2)
+    assert found["seconds"] == pytest.approx(7 + (3 * (2 + 4 * 3) + 0.5 * 100 * rounds) / 4)
     assert found["seconds_from"] == "a short epoch"
     assert not (tmp_path / "new").exists()
 
@@ -265,7 +269,7 @@ def test_dry_run_without_finished_trials_counts_epochs(monkeypatch, tmp_path, ca
         (128, [(256, 1), (256, 1), (256, 2)], 2 * 700 / 256),  # one epoch more of 256 of 700 examples takes two more
     ],
 )
-def test_a_trial_is_timed_on_its_first_steps_and_its_evaluation(batch_size, trained, epoch, monkeypatch):
+def test_a_trial_is_timed_on_its_first_steps_and_the_evaluation_of_its_half(batch_size, trained, epoch, monkeypatch):
     from tfprune.study import measure, process, work
 
     seen = []
@@ -274,17 +278,18 @@ def test_a_trial_is_timed_on_its_first_steps_and_its_evaluation(batch_size, trai
             (len(data.train[0]), recipe.epochs)
         )
     )
-    setup = types.SimpleNamespace(data=datasets.moons(), masked=None, trainer=trainer, dense_cost={})
+    trial = study.Trial("moons", "mlp", "one_shot", 0.5, 0, recipe=Recipe(batch_size=batch_size))
+    masked = tfprune.wrap(models.mlp((2,), num_classes=2))
+    setup = types.SimpleNamespace(data=datasets.moons(), masked=masked, trainer=trainer, dense_cost={}, trial=trial)
     monkeypatch.setattr(work, "set_up", lambda trial: setup)
     monkeypatch.setattr(process, "settle", lambda: None)
-    monkeypatch.setattr(measure, "evaluate", lambda model, data, *_: seen.append(len(data.test[0])))
+    monkeypatch.setattr(measure, "evaluate", lambda small, data, *_: seen.append(small.count_params()))
     monkeypatch.setattr(forecast, "_STEPS", 2)
-    # what the clock says before and after: 5 s to set up, 9, 1 and 3 s to train, 4 s to evaluate
-    clock = iter([0, 5, 10, 19, 20, 21, 30, 33, 40, 44])
-    monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(clock))
-    trial = study.Trial("moons", "mlp", "one_shot", 0.5, 0, recipe=Recipe(batch_size=batch_size))
-    assert forecast.time_trial(trial) == forecast.Cost(fixed=5 + (9 - 1) + 4, epoch=pytest.approx(epoch))
-    assert seen == [*trained, 150]
+    # what the clock says before and after: 6 s to start, 5 to set up, 9, 1 and 3 s to train, 4 s to evaluate
+    clock = iter([0, 6, 10, 15, 20, 29, 30, 31, 40, 43, 50, 54])
+    monkeypatch.setattr(forecast, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert forecast.time_trial(trial) == forecast.Cost(start=6, fixed=5 + (9 - 1) + 4, epoch=pytest.approx(epoch))
+    assert seen == [*trained, 2 * 15 + 15 + 15 * 2 + 2]  # of the half
 
 
 def test_trials_that_trained_side_by_side_share_the_time(monkeypatch):

@@ -82,6 +82,36 @@ def test_trajectory_and_ticket_are_those_of_the_masked_fit(case):
         np.testing.assert_allclose(value_of(one), value_of(other), rtol=1e-2, atol=2e-4, err_msg=one.path)
 
 
+ATTENTION = {
+    "multi-head": lambda: layers.MultiHeadAttention(4, 6, name="attention"),
+    "grouped": lambda: layers.GroupQueryAttention(6, 4, 2, name="attention"),
+}
+
+
+@pytest.mark.parametrize("kind", ["multi-head", "grouped"])
+def test_queries_that_get_shorter_are_trained_as_in_the_masked_fit(kind):
+    """Attention divides by the root of their length: the small one must divide as the masked one does."""
+
+    def attentive():
+        keras.utils.set_random_seed(7)
+        inputs = keras.Input((6, 6, 2))
+        x = layers.Dense(8, name="first")(layers.Reshape((36, 2))(inputs))
+        x = layers.GlobalAveragePooling1D()(ATTENTION[kind]()(x, x))
+        model = keras.Model(inputs, layers.Dense(2, name="out")(x))
+        model.compile(keras.optimizers.Adam(0.02), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return tfprune.wrap(model)
+
+    def pruning():
+        return GradualPruning(falling, only=["attention:qk"])
+
+    expected, history = fit(pruning(), masked=attentive())
+    found, compact_history = fit(pruning(), Compaction(), masked=attentive())
+    np.testing.assert_allclose(compact_history["loss"], history["loss"], rtol=2e-4)
+    assert 1 <= tfprune.get_masks(found)["attention:qk"].sum() < 4
+    for one, other in zip(tfprune.shrink(found).weights, tfprune.shrink(expected).weights, strict=True):
+        np.testing.assert_allclose(value_of(one), value_of(other), rtol=1e-2, atol=2e-4, err_msg=one.path)
+
+
 class Sizes(keras.callbacks.Callback):
     """How many parameters the model has that the steps of each epoch ran on."""
 

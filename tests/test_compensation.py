@@ -64,6 +64,11 @@ def with_constant_channels(model, gone=GONE):
     kernel = np.asarray(layer.kernel).copy()
     kernel[..., gone] = 0.0
     layer.kernel.assign(kernel)
+    for other in model.layers:
+        if isinstance(other, layers.GroupQueryAttention) and other.name != "a1":
+            kernel = np.asarray(other._output_dense.kernel).copy()
+            kernel[..., gone] = 0.0  # what it makes goes with what its query has
+            other._output_dense.kernel.assign(kernel)
     return model
 
 
@@ -158,14 +163,170 @@ def test_the_masked_model_stays_as_it_is_and_what_was_asked_is_remembered():
     assert type(small) is type(tfprune.shrink(masked))
 
 
-def test_what_is_not_linear_in_its_inputs_is_named_and_left():
+# --- Readers of every kind --------------------------------------------------------------------------------------------
+
+
+def sequence(read):
+    """`read` makes of the hidden sequence what the head sees."""
+    inputs = keras.Input((7, 4))
+    x = read(layers.Dense(8, activation="sigmoid", name="first")(inputs))
+    return keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
+
+
+def images(read):
+    inputs = keras.Input((9, 9, 3))
+    x = read(layers.Conv2D(8, 3, activation="sigmoid", name="first")(inputs))
+    return keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
+
+
+def attended(use_bias=True, grouped=False):
+    """Three attentions whose queries, keys and values lose channels, one or several of them."""
+
+    def read(x):
+        plain = [layers.Dense(8, activation="tanh", name=f"plain_{index}")(x) for index in range(3)]
+        calls = [(x, *plain[:2]), (plain[0], plain[1], x), (plain[0], x, plain[2])]
+        if grouped:  # its queries and values are equally wide, and it makes as many channels as these have
+            calls = [(x, x, plain[0]), (plain[0], plain[1], x), (x, x, x)]
+            made = [layers.GroupQueryAttention(6, 4, 2, use_bias=use_bias, name=f"a{i}") for i in range(3)]
+        else:
+            made = [
+                layers.MultiHeadAttention(2, 4, value_dim=3, output_shape=6, use_bias=use_bias, name=f"a{i}")
+                for i in range(3)
+            ]
+        return layers.Concatenate()([attend(*tensors) for attend, tensors in zip(made, calls, strict=True)])
+
+    return sequence(read)
+
+
+def one(layer, *behind):
+    def read(x):
+        x = layer(x)
+        for other in behind:
+            x = other(x)
+        return x
+
+    return read
+
+
+RECURRENT = {
+    "GRU": lambda **given: layers.GRU(5, **given),
+    "GRU, reset before": lambda **given: layers.GRU(5, reset_after=False, **given),
+    "LSTM": lambda **given: layers.LSTM(5, **given),
+    "SimpleRNN": lambda **given: layers.SimpleRNN(5, activation=None, **given),
+}
+READERS = {
+    **{
+        f"{name}, {bias=}": lambda make=make, bias=bias: sequence(
+            one(make(use_bias=bias, return_sequences=True, name="reader"), layers.BatchNormalization())
+        )
+        for name, make in RECURRENT.items()
+        for bias in (True, False)
+    },
+    **{
+        f"both ways, {name}, {bias=}": lambda make=make, bias=bias: sequence(
+            one(layers.Bidirectional(make(use_bias=bias), name="reader"))
+        )
+        for name, make in RECURRENT.items()
+        for bias in (True, False)
+    },
+    "separable 1D": lambda: sequence(one(layers.SeparableConv1D(5, 3, activation="tanh", name="reader"))),
+    "separable 2D": lambda: images(one(layers.SeparableConv2D(5, 3, depth_multiplier=2, strides=2, name="reader"))),
+    "separable 2D, norm behind": lambda: images(
+        one(layers.SeparableConv2D(5, 3, use_bias=False, name="reader"), layers.BatchNormalization())
+    ),
+    "separable 2D, no bias": lambda: images(
+        one(layers.SeparableConv2D(5, 3, use_bias=False, name="reader"), layers.ReLU())
+    ),
+    "transposed, each place read alone": lambda: images(one(layers.Conv2DTranspose(5, 1, name="reader"))),
+    "einsum": lambda: sequence(one(layers.EinsumDense("abc,cde->abde", (7, 2, 3), bias_axes="de", name="reader"))),
+    "einsum, channels not last": lambda: sequence(
+        one(layers.Permute((2, 1)), layers.EinsumDense("acb,cd->abd", (7, 4), bias_axes="d", name="reader"))
+    ),
+    "at every step": lambda: sequence(
+        one(layers.TimeDistributed(layers.Dense(5, "tanh", use_bias=False), name="reader"), layers.BatchNormalization())
+    ),
+    "spectral": lambda: images(one(layers.SpectralNormalization(layers.Conv2D(5, 3, use_bias=False), name="reader"))),
+    **{f"attention, {bias=}": lambda bias=bias: attended(bias) for bias in (True, False)},
+    **{f"grouped attention, {bias=}": lambda bias=bias: attended(bias, grouped=True) for bias in (True, False)},
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_readers_of_every_kind_take_over_what_is_constant(kind):
+    model = with_constant_channels(READERS[kind]())
+    masked, x = masked_without(model), inputs_of(model)
+    small = tfprune.shrink(masked, compensate=x)
+    assert gap(model, tfprune.shrink(masked), x) > 1e-3
+    assert gap(model, small, x) < 1e-4
+    report = tfprune.ticket_report(small)
+    assert report["compensated"]
+    assert report["not_compensated"] == []
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["LSTM", "both ways, GRU", "attention", "grouped attention"])
+def test_readers_that_lose_units_of_their_own_are_compensated_for_their_inputs(kind, bias):
+    model = with_constant_channels(READERS[f"{kind}, {bias=}"]())
+    masked, x = masked_without(model), inputs_of(model)
+    groups = ["a0:qk", "a0:head", "a2:qk"] if "attention" in kind else ["reader"]
+    own = {name: tfprune.get_masks(masked)[name] > 0 for name in groups}
+    for mask in own.values():
+        mask[0] = False
+    other = tfprune.wrap(model)
+    tfprune.set_masks(other, own)
+    tfprune.set_masks(masked, own)
+    small = tfprune.shrink(masked, compensate=x)
+    assert tfprune.ticket_report(small)["largest_difference"] < 1e-5
+    assert gap(tfprune.shrink(other, compensate=x), small, x) < 1e-4
+
+
+def test_what_cannot_take_over_is_named_and_left():
     inputs = keras.Input((12, 4))
     x = layers.Dense(8, activation="sigmoid", name="first")(inputs)
-    y = layers.LSTM(5, name="recurrent")(x)
-    z = layers.Dense(3, name="plain")(layers.GlobalAveragePooling1D()(x))
-    model = with_constant_channels(keras.Model(inputs, layers.Dense(2)(layers.Concatenate()([y, z]))))
+    y = layers.EinsumDense("abc,cd->abd", (None, 5), name="no_bias")(x)
+    z = layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="e", name="bias_of_one_axis")(x)
+    w = layers.Dense(3, name="plain")(x)
+    x = layers.Concatenate()([*map(layers.GlobalAveragePooling1D(), (y, w, layers.Reshape((12, 6))(z)))])
+    model = with_constant_channels(keras.Model(inputs, layers.Dense(2)(x)))
     report = tfprune.ticket_report(tfprune.shrink(masked_without(model), compensate=True))
-    assert (report["compensated"], report["not_compensated"]) == (["plain"], ["recurrent"])
+    assert (report["compensated"], sorted(report["not_compensated"])) == (["plain"], ["bias_of_one_axis", "no_bias"])
+
+
+def test_queries_and_values_of_grouped_attention_stay_equally_wide():
+    inputs = keras.Input((7, 4))
+    x, y = (layers.Dense(8, activation="tanh", name=name)(inputs) for name in ("first", "second"))
+    z = layers.GroupQueryAttention(6, 4, 2)(x, y)
+    model = randomise(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(z))))
+    small = tfprune.shrink(masked_without(model), compensate=True)
+    assert [small.get_layer(name).units for name in ("first", "second")] == [5, 5]
+
+
+def maps_of(model, compensate=True):
+    small = tfprune.shrink(masked_without(model), compensate=compensate)
+    x = inputs_of(model)
+    return [np.asarray(keras.Model(m.inputs[0], m.get_layer("reader").output)(x)) for m in (model, small)]
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_a_transposed_convolution_without_strides_errs_at_the_border_alone(padding):
+    model = with_constant_channels(images(one(layers.Conv2DTranspose(5, 3, padding=padding, name="reader"))))
+    before, after = maps_of(model)
+    width = {"valid": 2, "same": 1}[padding]
+    errors = np.abs(before - after).max(axis=(0, 3))
+    assert errors[width:-width, width:-width].max() < 1e-5
+    assert errors[0].min() > 1e-3
+
+
+def test_a_transposed_convolution_with_strides_keeps_the_mean_of_its_phases():
+    model = with_constant_channels(
+        images(one(layers.Conv2DTranspose(5, 3, strides=2, padding="same", use_bias=False, name="reader")))
+    )
+    before, after = maps_of(model)
+    errors = (before - after)[:, 2:-2, 2:-2]
+    assert np.abs(errors).max() > 1e-2
+    np.testing.assert_allclose(errors.mean(axis=(0, 1, 2)), 0.0, atol=1e-5)
+    before, plain = maps_of(model, compensate=False)
+    assert np.abs((before - plain)[:, 2:-2, 2:-2].mean(axis=(0, 1, 2))).min() > 1e-3
 
 
 @pytest.fixture(scope="module")

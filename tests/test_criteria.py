@@ -471,11 +471,41 @@ def test_callbacks_take_criteria_that_look_at_data(make):
         (lambda: single(criteria.SNIP(dataset((X, Y)).take(0))), ValueError, "SNIP needs data, but .* gave no batch"),
         (lambda: criteria.SynFlow(rounds=0), ValueError, "rounds must be a positive integer"),
         (lambda: criteria.Ensemble([]), ValueError, "at least one criterion"),
+        (lambda: criteria.Ensemble("l1"), TypeError, r"must be a list. Received: criteria='l1'. Pass \['l1'\]"),
+        (lambda: criteria.Ensemble(["l1"], weights=["a"]), ValueError, r"weights\[0\] must be a finite number.*'a'"),
+        (lambda: criteria.Ensemble(["l1"], weights=2), TypeError, r"must be a list. Received: weights=2. Pass \[2\]"),
+        (lambda: criteria.Taylor((X, Y), batches=0), ValueError, "batches must be an integer of at least 1. Received"),
+        (lambda: criteria.Hessian((X, Y), draws=0), ValueError, "draws must be an integer of at least 1"),
+        (lambda: criteria.get("random", seed="a"), ValueError, "seed must be an integer of at least 0. .*'a'"),
+        (lambda: criteria.Taylor((X, Y[:2])), ValueError, rf"as many samples. .*\({len(X)}, \d\), \(2, \d\)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [criteria.Taylor, criteria.GraSP, criteria.ActivationMean])
+def test_data_of_another_width_are_told_beside_what_the_model_takes(kind):
+    with pytest.raises(ValueError, match=r"on its data. The model takes x of shape \(None, 2\)") as found:
+        single(kind((np.ones((6, 5), "float32"), np.zeros((6, 2), "float32"))))
+    assert "Received: x of shape (None, 5)" in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+def test_labels_of_another_shape_are_told_beside_what_the_model_gives(masked):
+    x, _ = images()
+    with pytest.raises(ValueError, match=r"gives \(None, 3\). Received: x of .* and y of shape \(None, 7\)") as found:
+        tfprune.compute_masks(masked, 0.4, criteria.Taylor((x, np.zeros((10, 7), int))))
+    assert "user code" not in str(found.value)
+
+
+@pytest.mark.parametrize("kind", [criteria.ActivationMean, criteria.APoZ])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_activations_that_are_not_finite_are_not_taken_for_channels_inside_a_layer(kind, bad):
+    x = np.full((4, 2), bad, "float32")
+    with pytest.raises(ValueError, match=rf"{kind.__name__} met activations that are not finite in .* Check its data"):
+        single(kind((x, np.zeros((4, 2), "float32"))))
 
 
 def test_loss_that_is_not_compiled_is_asked_for():

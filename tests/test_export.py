@@ -102,6 +102,17 @@ def test_ticket_of_a_convnext_block_is_exported(to, tmp_path):
     assert row["max_difference"] < 1e-5
 
 
+@pytest.mark.parametrize("to", ALL)
+def test_convolution_in_groups_is_exported(to, tmp_path):
+    """Keras has XLA compile it, in a function that tf2onnx does not open."""
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2D(8, 3, groups=2, strides=2, padding="same", activation="relu")(layers.Conv2D(8, 3)(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    samples = np.random.default_rng(0).normal(size=(20, 8, 8, 4)).astype("float32")
+    row = tfprune.export(model, tmp_path / f"groups{deployment.FORMATS[to]}", to, samples)
+    assert row["max_difference"] < (0.5 if to == "litert-int8" else 1e-5)
+
+
 def test_integers_are_integers_from_end_to_end_and_smaller(exported):
     path, row = exported["litert-int8"]
     interpreter = deployment.loading._interpreter(path)

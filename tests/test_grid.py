@@ -17,6 +17,10 @@ def _study(**changes):
     return study.Study("small", "moons", "mlp", **{**fields, **changes})
 
 
+def nameless(shape, k, seed):
+    """A model function whose arguments have other names."""
+
+
 # These three are pinned: results written by earlier versions must be found again.
 def test_keys_leave_defaults_out_and_never_change():
     assert Trial("moons", "mlp", "one_shot", 0.5, 0).key == "05e08073cbde4eb3"
@@ -91,6 +95,15 @@ def test_ratio_outside_its_range_is_refused(ratio, message):
         ({"rounds": 0}, "rounds must be at least 1"),
         ({"ratios": (0,), "strategies": ("random_channels",)}, "holds no trial"),
         ({"recipe": ()}, "at least one of its recipe"),
+        (
+            {"strategies": ("one_shot", "rewind_epoch_9"), "recipe": Recipe(epochs=2)},
+            r"'rewind_epoch_9' rewinds to epoch 9, .* Received: epochs=2\.",
+        ),
+        (
+            {"model": nameless},
+            r"The model 'nameless' is called by keyword, .* Received: a function \(shape, k, seed\)\. "
+            r"Expected: a function \(input_shape, num_classes, seed\) .*num_targets",
+        ),
     ],
 )
 def test_grids_that_could_not_run_are_refused(changes, message):
@@ -102,6 +115,22 @@ def test_grids_that_could_not_run_are_refused(changes, message):
 def test_recipe_refuses_what_no_training_could_use(changes):
     with pytest.raises(ValueError, match=f"{next(iter(changes))} must"):
         Recipe(**changes)
+
+
+def test_model_file_that_is_not_there_is_refused():
+    with pytest.raises(FileNotFoundError, match=r"There is no model file nowhere\.keras"):
+        dataclasses.replace(_study(), model="nowhere.keras")
+
+
+def test_model_functions_of_either_kind_of_data_are_taken():
+    for model in (lambda input_shape, num_targets, seed: None, lambda **given: None, min):
+        assert dataclasses.replace(_study(), model=model).trials()
+
+
+def test_severities_that_are_none_are_refused():
+    for severities, message in (((9,), r"from 1 to 5\. Received: severities=\(9,\)"), ((0, 1), "Severity 0")):
+        with pytest.raises(ValueError, match=message):
+            Evaluation(severities=severities)
 
 
 def test_unknown_study_is_refused():

@@ -1,5 +1,7 @@
 """Are the right channels chosen, counted exactly, and is bad input refused?"""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -115,6 +117,17 @@ def test_round_to_rounds_the_kept_channels_up(scope):
     assert all(mask.sum() % 4 == 0 or mask.all() for mask in masks.values())
 
 
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_round_to_counts_channels_where_several_go_at_once(scope):
+    """Of a convolution in 8 groups 8 channels go at once, one of each: 16 of 32 are a multiple of 16 already."""
+    inputs = keras.Input((6, 6, 3))
+    x = keras.layers.Conv2D(32, 3, groups=8, name="grouped")(keras.layers.Conv2D(32, 3, name="first")(inputs))
+    masked = tfprune.wrap(keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x))))
+    kept = [counts(tfprune.compute_masks(masked, 0.5, round_to=n, scope=scope))["grouped"] for n in (1, 4, 8, 16, 12)]
+    assert all(count % n == 0 for count, n in zip(kept, (1, 4, 8, 16, 12), strict=True))
+    assert max(kept) < 32
+
+
 def test_masks_can_be_set_and_taken_back():
     model = randomise(ZOO["mlp_sigmoid"]())
     masked, inputs = tfprune.wrap(model), inputs_of(model)
@@ -191,7 +204,7 @@ def test_own_criterion_is_used():
         ({"ratio": {"hidden": 1.5}}, ValueError, r"ratio must be in \[0, 1\)"),
         ({"ratio": {"hiden": 0.5}}, ValueError, "Unknown layer name 'hiden' in ratio. Did you mean 'hidden'?"),
         ({"ratio": 0.5, "criterion": "l3"}, ValueError, "Unknown criterion 'l3'. Expected one of 'l1', 'l2'"),
-        ({"ratio": 0.5, "criterion": "batchnorm_scale"}, ValueError, "needs a BatchNormalization.*'hidden' has none"),
+        ({"ratio": 0.5, "criterion": "batchnorm_scale"}, ValueError, "needs a BatchNormalization.*'hidden' without"),
         ({"ratio": 0.5, "criterion": lambda group: [1.0]}, ValueError, r"one score a channel: shape \(4,\)"),
         (
             {"ratio": 0.5, "criterion": lambda group: [np.nan] * 4},
@@ -210,6 +223,29 @@ def test_own_criterion_is_used():
 def test_bad_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         tfprune.compute_masks(masked_mlp(), **arguments)
+
+
+def test_all_layers_without_a_scale_are_named_at_once_with_what_to_pass():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            *[layers.Dense(4, name=name) for name in "abc"],
+            layers.BatchNormalization(name="norm"),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    masked = tfprune.wrap(model)
+    partial = functools.partial(criteria.batchnorm_scale, members="max")
+    for criterion in ("batchnorm_scale", partial):
+        with pytest.raises(ValueError, match=r"Received: 'a', 'b' without one\. .* ignore=\['a', 'b'\]"):
+            tfprune.compute_masks(masked, 0.5, criterion)
+    # what to pass leaves out what was left out before
+    with pytest.raises(ValueError, match=r"Received: 'b' without one\. .* ignore=\['a', 'b'\]"):
+        tfprune.compute_masks(masked, 0.5, "batchnorm_scale", ignore=["a"])
+    # nothing would be left to prune
+    with pytest.raises(ValueError, match=r"Received: 'a', 'b' without one\. Use criterion='l1'"):
+        tfprune.compute_masks(masked, 0.5, "batchnorm_scale", only=["a", "b"])
+    assert tfprune.compute_masks(masked, 0.5, "batchnorm_scale", ignore=["a", "b"])["c"].sum() == 2
 
 
 def test_tied_layers_with_different_ratios_are_refused():

@@ -131,6 +131,40 @@ def test_data_frames_failed_trials_and_lone_seeds_are_read():
     assert (found["potential"][0], found["num_seeds"][0]) == (0.2, 3)
 
 
+def failed(ratio, seed, **more):
+    return {"ratio": ratio, "seed": seed, "status": "failed", **more}
+
+
+def test_ratio_at_which_a_seed_failed_is_not_shown_to_pass():
+    rows = [row for row in study([0.9, 0.9, 0.9]) if (row["ratio"], row["seed"]) != (0.4, 2)]
+    assert prune_potential(rows)["potential"].tolist() == [0.4]
+    found = prune_potential([*rows, failed(0.4, 2)]).iloc[0]
+    assert (found["potential"], found["failed_ratio"], found["limited_by"]) == (0.2, 0.4, "failed trials")
+    assert found["num_seeds"] == 2
+    # a trial that was run again and finished did not fail
+    assert prune_potential([*rows, failed(0.4, 1)])["potential"].tolist() == [0.4]
+
+
+def test_ratio_at_which_all_seeds_or_all_but_one_failed_ends_the_search():
+    for left in ([], [2]):
+        rows = [row for row in study([0.9, 0.9, 0.9]) if row["ratio"] != 0.2 or row["seed"] in left]
+        found = prune_potential([*rows, failed(0.2, 0), failed(0.2, 1)]).iloc[0]
+        assert (found["potential"], found["failed_ratio"], found["num_seeds"]) == (0.0, 0.2, len(left))
+
+
+def test_failures_end_the_search_of_their_own_strategy_at_every_severity():
+    rows = [row for s in "ab" for v in (0, 3) for row in study([0.9, 0.9, 0.9], strategy=s, severity=v)]
+    rows = [row for row in rows if (row["strategy"], row["ratio"], row["seed"]) != ("a", 0.4, 0)]
+    found = prune_potential([*rows, failed(0.4, 0, strategy="a")]).set_index(["strategy", "severity"])["potential"]
+    assert found.to_dict() == {("a", 0): 0.2, ("a", 3): 0.2, ("b", 0): 0.4, ("b", 3): 0.4}
+
+
+def test_failed_comparisons_end_the_search_too():
+    rows = [difference(r, 0.001, 0.002, seed=s) for r in (0.3, 0.6) for s in (0, 1)]
+    assert prune_potential(rows)["potential"].tolist() == [0.6]
+    assert prune_potential([*rows, failed(0.6, 2)])["potential"].tolist() == [0.3]
+
+
 def test_another_score_can_be_looked_at():
     rows = [{**row, "far/auroc_entropy": 0.9 - row["ratio"]} for row in study([0.9, 0.9], auroc=[0.8, 0.8])]
     assert prune_potential(rows)["potential"].tolist() == [0.2]

@@ -112,6 +112,11 @@ def test_claims_are_those_of_the_report(quotes):
     assert all(f"| {claim.text} | {claim.measured} | **{claim.verdict}** |" in text for claim in found)
 
 
+def test_claims_of_two_models_are_not_judged_together():
+    with pytest.raises(ValueError, match="of several data sets or models"):
+        quote.Quotes(ROOT / "results").text('claims("regression")')
+
+
 def test_study_without_rows_is_not_measured_yet(quotes):
     assert quotes.text('mean("moons", "accuracy")') == "not measured yet"
 

@@ -9,7 +9,7 @@ import pytest
 import tfprune
 from tfprune import study
 from tfprune.study import claims, verdicts
-from tfprune.study.report import page, reliability, render, summarise, svg, tables
+from tfprune.study.report import how_far, page, reliability, render, summarise, svg, tables
 from tfprune.study.report.cells import Cells
 from tfprune.study.results import Results
 
@@ -132,6 +132,36 @@ def test_worse_calibration_at_every_ratio_is_not_reproduced():
 def test_failed_trials_count_in_no_claim():
     rows = [{**row, "status": "failed"} if row["seed"] >= 2 else row for row in _grid()]
     assert set(_verdicts(rows).values()) == {"not enough seeds"}
+
+
+def test_claims_of_a_study_of_several_settings_are_those_of_one():
+    ours = [{"criterion": "l1", **row} for row in _grid(seeds=3)]
+    theirs = [{"criterion": "random", **row, "accuracy": 0.5, "ece": 0.3} for row in _grid(seeds=3)]
+    assert claims.judge(ours + theirs) == claims.judge(theirs + ours) == claims.judge(ours)
+    assert claims.setting(ours + theirs) == {"criterion": "l1"}
+    assert "judged on the rows of criterion l1 alone" in render(ours + theirs)
+    assert "alone" not in render(ours).split('id="claims"')[1].split("<table>")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kept"),
+    [("learning_rate", (0.001, 0.01, 0.1), 0.01), ("scope", ("global", "layer"), "layer"), ("rounds", (10, 2), 2)],
+    ids=["the paper's", "the default", "the first"],
+)
+def test_setting_of_the_claims_is_the_papers_or_the_default_or_the_first(name, values, kept):
+    rows = [{name: value, **{k: v for k, v in row.items() if k != name}} for row in _grid(2) for value in values]
+    assert claims.setting(rows) == {name: kept}
+
+
+def test_strategy_without_the_setting_of_the_claims_is_left_with_its_own():
+    rows = [{"rounds": n, **row} for row in _grid(2) for n in ((5, 9) if row["strategy"] == "iterative" else (1, 9))]
+    found = claims._Cells(rows).rows
+    assert {(row["strategy"] == "iterative", row["rounds"]) for row in found.values()} == {(True, 5), (False, 1)}
+
+
+def test_claim_about_a_single_ratio_says_it_once():
+    claim = next(one for one in claims.judge(_grid(seeds=1, ratios=(0.0, 0.5))) if "less sure" in one.text)
+    assert claim.measured == "mean confidence changes by -0.050 (1 seed) at ratio 0.5"
 
 
 def test_interval_is_students():
@@ -289,6 +319,44 @@ def test_ratio_with_a_single_seed_ends_the_search_of_a_study_that_is_not_finishe
     assert "in the one seed there is" in shown
 
 
+def _diverging(ratio, seeds, **columns):
+    """Rows in which nothing suffers, but some seeds failed at a ratio."""
+    rows = _falling(by=0, seeds=10, **columns)
+    gone = [(row["ratio"], row["seed"]) in {(ratio, seed) for seed in seeds} for row in rows]
+    return [{**row, "status": "failed", "error": "x"} if lost else row for row, lost in zip(rows, gone, strict=True)]
+
+
+@pytest.mark.parametrize("seeds", [range(1), range(6), range(10)], ids=["one", "most", "all"])
+def test_ratio_at_which_seeds_failed_is_not_shown_to_hold_and_the_first_screen_says_so(seeds):
+    rows = _diverging(0.4, seeds)
+    found = _potential(rows)
+    assert (found.ratio, found.by_mean, found.failed_ratio) == (0.2, 0.2, 0.4)
+    assert found.ratio == tfprune.prune_potential(rows)["potential"][0]
+    assert tables.potential([found], []).rows[0][3].text == "failed trials"
+    shown = render(rows).split("<figcaption>")[0]
+    assert f"{len(seeds)} of 10 trials of one-shot failed at ratio 0.4; means are of the others." in shown
+
+
+def test_failures_at_the_smallest_ratio_and_of_other_lines_are_told():
+    cells = Cells(_diverging(0.2, range(6)) + _diverging(0.6, range(2), series="iterative"))
+    found = page.headline(cells, verdicts.potentials(cells), cells.rows)
+    assert "6 trials of other lines failed; they are in no mean." in found["notes"]
+    assert found["big"] == "40%"
+    assert "the smallest ratio tried: 6 of 10 trials failed." in render(_diverging(0.2, range(6)))
+
+
+def test_failed_seeds_without_a_dense_network_say_nothing_of_the_pruning():
+    rows = [row for row in _diverging(0.4, [9]) if row["ratio"] or row["seed"] != 9]
+    assert _potential(rows).ratio == 0.6
+    assert "1 of 10 trials of one-shot failed at ratio 0.4" in render(rows)
+
+
+def test_failures_of_another_setting_do_not_count():
+    rows = [{"criterion": "l1", **row} for row in _falling(by=0)]
+    rows += [{"criterion": "random", **row, "status": "failed", "error": "x"} for row in _falling(by=0)]
+    assert _potential(rows).ratio == 0.6
+
+
 def test_missing_value_at_a_ratio_is_not_shown_to_hold():
     rows = [{**r, "far/auroc_msp": None} if r["ratio"] == 0.4 else r for r in _falling(by=0)]
     assert _potential(rows).ratio == 0.2
@@ -363,6 +431,11 @@ def test_difference_shown_to_be_small_is_the_same_and_one_lost_in_noise_is_open(
     assert _sentence(_against_control(lambda ratio: 0.02, seeds=2)) == ("open", "2 seeds")
 
 
+def test_ratio_of_few_seeds_is_named_where_it_alone_leaves_a_verdict_open():
+    rows = [row for row in _against_control(lambda ratio: 0).rows if row["ratio"] < 0.6 or row["seed"] < 2]
+    assert _sentence(Cells(rows)) == ("open", "2 seeds at 0.6")
+
+
 def test_lower_calibration_error_is_better():
     rows = [_row("random_channels", 0.5, s, ece=0.05 + 0.001 * s, control=True) for s in range(5)]
     rows += [_row("one_shot", 0.5, s, ece=0.03) for s in range(5)]
@@ -390,6 +463,18 @@ def test_intervals_share_the_risk_among_the_ratios():
 def test_settings_that_a_study_varies_make_lines_of_their_own():
     rows = [{"criterion": c, **_row("one_shot", 0.5, 0)} for c in ("l1", "taylor")]
     assert [one.title for one in Cells(rows).series] == ["one-shot (criterion=l1)", "one-shot (criterion=taylor)"]
+
+
+def test_each_setting_is_held_against_its_own_dense_network():
+    rows = []
+    for rate, level in ((0.001, 0.5), (0.003, 0.9)):
+        for seed in range(3):
+            row = {"rate": rate, **_row("one_shot", 0.5, seed, accuracy=level, dense_accuracy=level, dense_ece=0.02)}
+            rows += [row, {"rate": rate, **_row("dense", 0.0, seed, accuracy=level, control=True)}]
+    cells = Cells(rows)
+    assert [one.steps["accuracy"][0].harm for one in verdicts.potentials(cells)] == pytest.approx([0, 0])
+    found = verdicts.differences(cells, "dense", verdicts.measures(cells)[0])
+    assert [one.mean for one in found] == pytest.approx([0, 0])
 
 
 def test_rounds_that_differ_between_strategies_alone_make_no_new_lines():
@@ -503,6 +588,23 @@ def test_first_figure_has_a_bar_for_each_measure_and_ratio_told_apart_by_their_v
     assert alone.count('fill-opacity=".4"') == 9
 
 
+def test_first_figure_says_which_lines_it_draws_and_cuts_no_title():
+    long = ("optimizer", "criterion_of_the_channels", "scope_of_the_masks")
+    rows = [
+        {**dict.fromkeys(long, f"a_long_value_{i}"), **_row("one_shot", r, s)}
+        for i in range(9)
+        for r in (0.0, 0.5)
+        for s in range(2)
+    ]
+    found = how_far.draw(Cells(rows), verdicts.potentials(Cells(rows)))[0]
+    assert "8 of 9 lines are drawn: those that go farthest" in found.text
+    tree = xml.etree.ElementTree.fromstring(found.svg)
+    titles = [text.text for text in tree.iter("text") if text.get("font-weight") == "600"]
+    assert len(titles) > 2 * 8
+    assert max(map(len, titles)) * 8 <= found.width - 60
+    assert "8 of 9" not in how_far.draw(Cells(rows[4:]), verdicts.potentials(Cells(rows[4:])))[0].text
+
+
 def test_control_that_goes_as_far_is_named_in_the_first_screen():
     rows = _falling() + _falling("random_channels", control=True)
     assert "A control goes as far: random channels." in render(rows)
@@ -578,6 +680,27 @@ def test_report_is_drawn_of_rows_that_lack_something(change):
         xml.etree.ElementTree.fromstring(figure)
 
 
+def test_detector_that_some_networks_do_not_have_is_told_of_the_others(tmp_path):
+    def row(ratio, seed):
+        lost = ratio == 0.9 or (ratio == 0.5 and seed == 0)
+        reason = {"detectors_reason": "knn cannot be fitted: 2 of 2 are dead."} if lost else {}
+        known = {"far/auroc_knn": None if lost else 0.8, "far/fpr95_knn": None if lost else 0.3}
+        return _row("one_shot", ratio, seed, **known, **reason)
+
+    rows = [row(ratio, seed) for ratio in (0.0, 0.5, 0.9) for seed in range(3)]
+    found = {table.name: table for table in tables.out_of_distribution(Cells(rows))}
+    knn, msp = ({line[1].text: line for line in found["far-auroc"].rows}[name] for name in ("knn", "msp"))
+    assert [cell.text for cell in knn[2:]] == ["0.800 ± 0.000", "0.800 ± 0.000", tables.NONE]
+    assert all(cell.value for cell in msp[2:])
+    with Results(tmp_path) as results:
+        for one in rows:
+            results.append(one)
+    for figure in _figures(study.write_report(tmp_path).read_text(encoding="utf-8")).values():
+        assert "nan" not in figure
+    assert study.write_tables(tmp_path)
+    assert len(tfprune.prune_potential(rows)) == 1
+
+
 def test_report_without_any_row_says_so():
     assert "Nothing was run yet" in render([])
 
@@ -592,6 +715,29 @@ def test_report_on_failures_alone_says_so(tmp_path):
     with Results(tmp_path) as results:
         results.append({"key": "k", "strategy": "one_shot", "ratio": 0.5, "seed": 0, "status": "failed", "error": "x"})
     assert "Nothing is finished yet" in study.write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_report_without_pruned_networks_says_which_of_the_two_it_is():
+    dense = [_row("dense", 0.0, seed, control=True) for seed in range(2)]
+    assert "Nothing to compare yet: there is no pruned network." in render(dense)
+    dense += [_row("one_shot", 0.5, seed, status="failed", error="x") for seed in range(2)]
+    assert "no pruned network is finished, 2 trials failed." in render(dense)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "reason", "words"),
+    [
+        ("batched", None, "batched"),
+        ("compiled", "data and model fit a compiled loop", "compiled"),
+        ("compiled", "the batches differ", "compiled (not batched: the batches differ)"),
+        ("fit", "the optimizer averages", "fit (not compiled: the optimizer averages)"),
+        ("fit", "it was asked for", "fit (it was asked for)"),
+        (None, None, None),
+    ],
+)
+def test_trainer_is_told_with_the_reason_against_a_faster_one(trainer, reason, words):
+    row = _row("one_shot", 0.5, 0, trainer=trainer, trainer_reason=reason)
+    assert page.facts([row], Cells([row]))["trainers"] == ([words] if words else [])
 
 
 def test_report_is_not_drawn_from_an_empty_folder(tmp_path):

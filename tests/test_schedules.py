@@ -40,6 +40,10 @@ def test_schedule_survives_its_config(name):
     assert keras.saving.deserialize_keras_object(config) == SCHEDULES[name]
 
 
+def test_step_that_was_computed_may_be_a_float():
+    assert schedules.Polynomial(0.8, end=0.5 * 2000, every=250.0)(500) == (True, pytest.approx(0.4))
+
+
 def test_curves_are_what_their_papers_say():
     assert schedules.Polynomial(0.8, end=1000)(250) == (False, pytest.approx(0.2))
     assert schedules.Cubic(0.8, end=1000)(500) == (True, pytest.approx(0.8 - 0.8 / 8))
@@ -72,6 +76,11 @@ def test_polynomial_is_that_of_tensorflow_model_optimization(monkeypatch):
         (lambda: schedules.Cubic(0.5, end=10, initial=0.6), r"initial must be in \[0, ratio\]. Received: initial=0.6"),
         (lambda: schedules.OneCycle(0.5, end=10, begin=10), "0 <= begin < end.*Received: begin=10, end=10"),
         (lambda: schedules.Constant(0.5, every=0), "every >= 1. Received: begin=0, end=1, every=0"),
+        (lambda: schedules.Polynomial(0.5, end="ten"), "end must be a whole number of steps. Received: end='ten'"),
+        (lambda: schedules.Cubic(0.5, end=10.5), "end must be a whole number of steps. Received: end=10.5"),
+        (lambda: schedules.Constant(0.5, begin=None), "begin must be a whole number of steps. Received: begin=None"),
+        (lambda: schedules.Polynomial(0.5, end=10, power=0), "power must be a positive number. Received: power=0"),
+        (lambda: schedules.Polynomial(0.5, end=10, power=-1), "power must be a positive number. Received: power=-1"),
     ],
 )
 def test_schedule_that_cannot_be_is_refused(make, message):

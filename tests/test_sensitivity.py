@@ -81,6 +81,9 @@ def test_options_choose_the_groups_and_progress_is_shown(trained):
         tfprune.sensitivity(model, data, ignore=["wode"])
     with pytest.raises(ValueError, match=r"ratio must be in \[0, 1\)"):
         tfprune.sensitivity(model, data, ratios=(50,))
+    for ratios in (0.5, (), "0.5"):
+        with pytest.raises(ValueError, match=r"ratios must list what to remove, such as .*Received: ratios="):
+            tfprune.sensitivity(model, data, ratios=ratios)
 
 
 def row(group, ratio, accuracy, ece=0.1):
@@ -91,6 +94,18 @@ CURVES = [
     *(row("a", ratio, accuracy) for ratio, accuracy in ((0.0, 0.9), (0.4, 0.9), (0.8, 0.86))),
     *(row("b", ratio, accuracy, ece) for ratio, accuracy, ece in ((0.0, 0.9, 0.1), (0.4, 0.8, 0.05), (0.8, 0.9, 0.3))),
 ]
+
+
+def test_a_criterion_that_derives_the_loss_ranks_a_model_with_probabilities(trained):
+    """The channels are those that it chooses of the model itself, whose loss takes what its softmax gives."""
+    model, data, _ = trained
+    criterion = tfprune.pruning.criteria.Taylor(data)
+    [_, row] = tfprune.sensitivity(model, data, ratios=(0.5,), criterion=criterion, only=["narrow"])
+    masked = tfprune.wrap(model)
+    tfprune.set_masks(masked, tfprune.compute_masks(masked, {"narrow": 0.5}, criterion))
+    expected = tfprune.evaluate(tfprune.shrink(masked), data)
+    assert row["accuracy"] == pytest.approx(expected["accuracy"])
+    assert row["nll"] == pytest.approx(expected["nll"], rel=1e-3)
 
 
 def test_ratios_are_the_largest_that_cost_no_more():

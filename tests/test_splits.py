@@ -50,6 +50,12 @@ def test_what_means_the_same_becomes_arrays_and_classes(change):
     assert found.test[0].shape == (12, 4)
 
 
+def holed(value):
+    x, _ = pair()
+    x[3, 1:3] = value
+    return x
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -64,6 +70,10 @@ def test_what_means_the_same_becomes_arrays_and_classes(change):
         ({"train": (pair()[0], np.full(12, np.inf)), "num_classes": None}, "finite numbers to predict"),
         ({"train": (np.full((12, 4), "a"), pair()[1])}, "arrays of numbers. Received: <U1"),
         ({"train": ([[1.0], [1.0, 2.0]], [0, 1])}, "rows of different lengths"),
+        ({"train": (pair()[0], np.full(12, "cat"))}, r"Received: <U3 .*integers, .*np\.unique\(y, return_inverse=True"),
+        ({"train": (holed(np.nan), pair()[1])}, "train split .* finite inputs. Received: 2 of 48 values"),
+        ({"test": (holed(np.inf), pair()[1])}, "test split .* finite inputs. Received: 2 of 48 values"),
+        ({"ood": {"far": holed(np.nan)}}, "OOD set 'far' of .*'mine' must hold finite inputs. Received: 2 of 48"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(changes, message):

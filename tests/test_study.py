@@ -138,9 +138,12 @@ def test_tickets_of_a_dense_network_that_failed_are_failed_and_not_run(monkeypat
     assert len({row["key"] for row in rows}) == 3
 
 
-def test_a_study_without_jobs_is_refused(tmp_path):
+def test_a_study_without_jobs_or_devices_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"jobs must be at least 1\. Received: 0"):
         _run(_study(), tmp_path, jobs=0)
+    with pytest.raises(ValueError, match=r"devices must be at least 1\. Received: 0"):
+        _run(_study(), tmp_path, devices=0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_progress_bar_tells_of_failures_and_of_what_was_finished(tmp_path, capsys):
@@ -326,6 +329,35 @@ def test_own_data_and_model_run_in_child_processes(tmp_path):
     """)
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[(None, 'half', 12), (None, 'half', 12)]", done.stderr
+
+
+@pytest.mark.parametrize("batch_size", [1024, 700])
+def test_a_batch_larger_than_the_data_is_all_of_them_for_every_trainer(tmp_path, batch_size):
+    grid = _study(seeds=(0,), recipe=Recipe(batch_size=batch_size, epochs=3, patience=3))
+    rows = {
+        trainer: study.run_study(grid, tmp_path / trainer, progress=False, trainer=trainer)
+        for trainer in ("batched", "compiled", "fit")
+    }
+    assert {row["trainer"] for row in rows["batched"]} == {"batched"}
+    for trainer in ("batched", "compiled"):
+        nll = [row["nll"] for row in rows[trainer]]
+        np.testing.assert_allclose(nll, [row["nll"] for row in rows["fit"]], rtol=1e-4)
+
+
+def test_rows_say_why_no_faster_trainer_was_taken(tmp_path):
+    grid = _study(ratios=(0.5,), seeds=(0,), recipe=SHORT, evaluation=study.Evaluation(latency=True))
+    [row] = study.run_study(grid, tmp_path / "auto", progress=False)
+    assert (row["trainer"], row["trainer_reason"]) == (
+        "compiled",
+        "times are measured, which needs a processor of one's own",
+    )
+    [row] = study.run_study(grid, tmp_path / "compiled", progress=False, trainer="compiled")
+    assert (row["trainer"], row["trainer_reason"]) == ("compiled", "it was asked for")
+    [row] = study.run_study(grid, tmp_path / "batched", progress=False, trainer="batched")
+    assert row["status"] == "failed"
+    assert "trainer='batched' cannot train this trial: times are measured" in row["error"]
+    [row] = study.run_study(dataclasses.replace(grid, evaluation=study.Evaluation()), tmp_path / "own", progress=False)
+    assert (row["trainer"], row["trainer_reason"]) == ("batched", None)
 
 
 def odd_network(input_shape, num_classes, seed):

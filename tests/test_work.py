@@ -14,6 +14,8 @@ import tfprune
 from tfprune import datasets, models
 from tfprune.study import fit, measure, work
 from tfprune.study.trial import Evaluation, Recipe, Trial
+from tfprune.uncertainty import detectors
+from tfprune.uncertainty.leak import LeakError
 
 
 def pictures():
@@ -168,6 +170,62 @@ def test_corruptions_of_points_are_refused():
 def test_evaluation_that_cannot_be_is_refused_before_anything_is_trained(look, message):
     with pytest.raises(ValueError, match=message):
         work.set_up(Trial("digits", "cnn", "one_shot", 0.5, 0, evaluation=Evaluation(**look)))
+
+
+def test_all_stands_for_every_detector():
+    look = Evaluation(detectors=("all",))
+    measure.check(look, datasets.moons())
+    found = measure.evaluate(models.mlp((2,), seed=0), datasets.moons(), look)
+    assert {f"far/auroc_{name}" for name in detectors.DETECTORS} <= found.keys()
+    assert found["far/auroc_knn"] > 0.5
+
+
+def test_a_detector_that_cannot_be_had_of_a_network_leaves_its_other_columns():
+    data, dead = datasets.moons(), models.mlp((2,), hidden=(2,), seed=0)
+    dead.layers[0].bias.assign([-1000.0, -1000.0])
+    found = measure.evaluate(dead, data, Evaluation(detectors=("msp", "knn", "mahalanobis")))
+    without = measure.evaluate(dead, data, Evaluation(detectors=("msp",)))
+    assert found.pop("detectors_reason").startswith("knn cannot be fitted: the model gives the same features")
+    lost = {name: value for name, value in found.items() if name.endswith(("_knn", "_mahalanobis"))}
+    assert {"far/auroc_knn", "far/fpr95_mahalanobis"} < lost.keys()
+    assert set(lost.values()) == {None}
+    assert {name: value for name, value in found.items() if name not in lost} == without
+
+
+def test_detectors_that_can_be_had_are_asked_where_another_cannot():
+    data, net = datasets.moons(), models.mlp((2,), seed=0)
+    one_class = datasets.Dataset(**{**vars(data), "train": (data.train[0], 0 * data.train[1])})
+    found = measure.evaluate(net, one_class, Evaluation(detectors=("relative_mahalanobis", "knn")))
+    alone = measure.evaluate(net, one_class, Evaluation(detectors=("knn",)))
+    assert found["far/auroc_relative_mahalanobis"] is None
+    assert found["detectors_reason"].startswith("relative_mahalanobis cannot be fitted: all samples are of class 0")
+    for name in ("far/auroc_knn", "num_features", "feature_rank", "leak"):
+        assert found[name] == alone[name] is not None
+
+
+def test_what_no_detector_is_to_blame_for_is_refused():
+    data = datasets.moons()
+    leaking = datasets.Dataset(**{**vars(data), "test": data.train})
+    with pytest.raises(LeakError):
+        measure.evaluate(models.mlp((2,), seed=0), leaking, Evaluation(detectors=("knn",)))
+    with pytest.raises(ValueError, match=r"share a name|same name|different names"):
+        measure.evaluate(models.mlp((2,), seed=0), data, Evaluation(detectors=("knn", "knn")))
+
+
+def test_layers_that_there_are_not_are_refused_before_anything_is_trained():
+    with pytest.raises(ValueError, match=r"Unknown layer name 'hiden' in only\. Did you mean 'hidden'"):
+        work.set_up(Trial("moons", "mlp", "one_shot", 0.5, 0, "hiden"))
+
+
+def test_function_that_does_not_take_what_the_data_ask_for_is_refused_by_name():
+    def net(input_shape, num_classes, seed):
+        return softmax_net(input_shape, num_classes, seed)
+
+    message = r"'net' is called by keyword, with input_shape, num_targets and seed for numbers to predict.*Received: a"
+    with pytest.raises(ValueError, match=message):
+        work.set_up(Trial("noisy_line", net, "one_shot", 0.5, 0))
+    with pytest.raises(ValueError, match=r"'gaussian_mlp' is called .* input_shape, num_classes and seed for classes"):
+        work.set_up(Trial("moons", "gaussian_mlp", "one_shot", 0.5, 0))
 
 
 def test_value_range_of_the_images_reaches_the_corruptions():

@@ -6,6 +6,8 @@ TensorFlow starts only when it is needed.
 
 import importlib
 
+from tfprune import registration
+
 __version__ = "0.1.0"
 
 # public name -> module that defines it
@@ -67,3 +69,6 @@ def __getattr__(name):
 
 def __dir__():
     return list(__all__)
+
+
+registration.register()

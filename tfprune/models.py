@@ -1,6 +1,7 @@
 """Which networks do tfprune's studies train? Plain Keras, with logits as outputs and layers named plainly."""
 
 import functools
+import inspect
 import itertools
 import numbers
 from pathlib import Path
@@ -307,6 +308,58 @@ def get(model):
     )
 
 
+def check(model, outputs=None):
+    """Refuses a model that a study could not build, before anything is trained.
+
+    Args:
+        model: As in `get`.
+        outputs: By which name the data tell a function how much it predicts: "num_classes" or "num_targets"; None
+            (default) where the data are not known yet, and a function may take either.
+
+    Raises:
+        ValueError: Unknown name, or a function that does not take what it is called with.
+        FileNotFoundError: A model file that is not there.
+
+    Example:
+
+    >>> tfprune.models.check("mlp", "num_classes")
+    """
+    function = get(model)
+    if model not in MODELS and str(model).endswith(".keras"):
+        _check_file(model)
+    kinds = (outputs,) if outputs else tuple(_PREDICTED)
+    reasons = [_why_not_called(function, kind) for kind in kinds]
+    if all(reasons):
+        name = model if isinstance(model, str) else getattr(model, "__name__", repr(model))
+        raise ValueError(
+            f"The model {name!r} is called by keyword, with input_shape, {kinds[0]} and seed for "
+            f"{_PREDICTED[kinds[0]]}, and cannot be: {reasons[0]}. Received: a function {inspect.signature(function)}. "
+            "Expected: a function (input_shape, num_classes, seed) -> keras.Model for classes, (input_shape, "
+            "num_targets, seed) for numbers to predict."
+        )
+
+
+# by which name a function is told how much it predicts -> what that is
+_PREDICTED = {"num_classes": "classes", "num_targets": "numbers to predict"}
+
+
+def _why_not_called(function, outputs):
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # what is written in C may not tell
+        return None
+    try:
+        signature.bind(**dict.fromkeys(("input_shape", outputs, "seed")))
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def _check_file(path):
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no model file {path}. Expected a .keras file that model.save wrote.")
+
+
 def from_file(path, input_shape, num_classes=None, seed=0, num_targets=None):
     """Returns the network of a .keras file with fresh weights, as a study that compares seeds needs it.
 
@@ -329,8 +382,7 @@ def from_file(path, input_shape, num_classes=None, seed=0, num_targets=None):
     """
     import keras
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no model file {path}.")
+    _check_file(path)
     saved = keras.models.load_model(path, compile=False, safe_mode=True)
     given, outputs = tuple(saved.input_shape[1:]), saved.output_shape[-1]
     wanted = num_classes or 2 * num_targets

@@ -22,10 +22,14 @@ def prune_potential(rows, max_accuracy_drop=0.01, max_ece_rise=0.02, max_auroc_d
     the chance of a potential that is too large is at most 1 - confidence, whatever the number of bounds and ratios: all
     bounds have to pass, and each ratio is tried only after the one before passed.
 
+    A seed that failed at a ratio is missing from its mean, which looks better for it. So a ratio with a failed seed is
+    not shown to pass, if that seed has a dense network: a row of ratio 0. Of rows that hold differences every one has.
+
     Args:
         rows: list of flat dicts or a `DataFrame`, as a study's rows, or those of `tfprune.evaluate` or `evaluate_shift`
             with a "ratio" (and a "seed"). Lines of different "dataset", "model", "layers", "corruption", "severity" or
-            "strategy" are different curves. Rows whose "status" is "failed" are left out. Either
+            "strategy" are different curves. Rows whose "status" is "failed" count as above and need no measures; a
+            curve of failed rows alone has no line. Either
 
             * each seed has a row of ratio 0, with which its others are paired; the interval is Student's over seeds. It
               holds for this test set. A seed without a row of ratio 0 is left out; or
@@ -42,10 +46,10 @@ def prune_potential(rows, max_accuracy_drop=0.01, max_ece_rise=0.02, max_auroc_d
 
     Returns:
         A `DataFrame`, one line per curve: its columns of the above; "potential", 0.0 where the smallest ratio fails;
-        "limited_by", the bounds that fail at the next ratio, worst first, and "failed_ratio", that ratio: None and NaN
-        where all pass, so that the potential is the largest ratio there is; "num_seeds", the fewest at any ratio; and
-        for each bound "NAME_margin", how far inside it the upper end is at the potential (NaN for a bound that another
-        curve has).
+        "limited_by", what fails at the next ratio, "failed trials" first and then the bounds, worst first, and
+        "failed_ratio", that ratio: None and NaN where all pass, so that the potential is the largest ratio there is;
+        "num_seeds", the fewest at any ratio; and for each bound "NAME_margin", how far inside it the upper end is at
+        the potential (NaN for a bound that another curve has).
 
     Raises:
         ValueError: for a single seed without own intervals, rows without ratio 0 to compare with, two rows for one
@@ -72,12 +76,14 @@ def harm_by_ratio(rows, max_accuracy_drop=0.01, max_ece_rise=0.02, max_auroc_dro
     Args and errors as for `prune_potential`.
 
     Returns:
-        A `DataFrame`, one line per curve, ratio above 0 and bound: "bound", "ratio", "num_seeds", "harm" (mean over
-        seeds, positive is worse), "upper" (end of its one-sided interval), "limit", "margin" (limit - upper), "holds".
+        A `DataFrame`, one line per curve, ratio above 0 and bound: "bound", "ratio", "num_seeds", "num_failed" (seeds
+        that failed there), "harm" (mean over seeds, positive is worse), "upper" (end of its one-sided interval),
+        "limit", "margin" (limit - upper), "holds" (no seed failed, and the margin is not negative). "upper" is NaN
+        where failures leave one seed alone, and "harm" too where they leave none.
     """
     import pandas as pd
 
-    table = _table(rows)
+    table, failed = _table(rows)
     limits = {"accuracy": max_accuracy_drop, "ece": max_ece_rise, "auroc": max_auroc_drop}
     _check_limits(limits)
     bounds = _bounds(table, limits, score)
@@ -85,9 +91,10 @@ def harm_by_ratio(rows, max_accuracy_drop=0.01, max_ece_rise=0.02, max_auroc_dro
     lines = []
     for key, part in _groups(table, curve):
         where = dict(zip(curve, key, strict=True))
+        failures = _failures(part, failed, where)
         for bound in bounds:
             if not part[bound.columns].isna().all(axis=None):
-                lines += [{**where, **line} for line in _harm_lines(part, bound, confidence, where)]
+                lines += [{**where, **line} for line in _harm_lines(part, bound, confidence, where, failures)]
     if not lines:
         raise ValueError("Expected rows of ratios above 0. Received: rows of ratio 0 only.")
     return pd.DataFrame(lines)
@@ -123,41 +130,61 @@ def _potential_of(harm):
     failed = next((ratio for ratio, held in holds.items() if not held), math.nan)
     passed = [ratio for ratio in holds.index if not ratio >= failed]  # all of them where none failed
     potential = passed[-1] if passed else 0.0
-    worst = harm[(harm["ratio"] == failed) & ~harm["holds"]].sort_values("margin", kind="stable")
+    end = harm[harm["ratio"] == failed]
+    worst = end[end["margin"] < 0].sort_values("margin", kind="stable")
+    limited_by = [*(["failed trials"] if end["num_failed"].any() else []), *worst["bound"]]
     at = harm[harm["ratio"] == potential].set_index("bound")["margin"]
     limits = harm.groupby("bound", sort=False)["limit"].first()  # the margins of ratio 0, where nothing is harmed
     return {
         "potential": float(potential),
-        "limited_by": ", ".join(worst["bound"]) or None,
+        "limited_by": ", ".join(limited_by) or None,
         "failed_ratio": failed,
         "num_seeds": int(harm["num_seeds"].min()),
         **{f"{bound}_margin": float(at.get(bound, limit)) for bound, limit in limits.items()},
     }
 
 
-def _harm_lines(part, bound, confidence, where):
+def _harm_lines(part, bound, confidence, where, failures):
     """Lines of one curve and one bound, in the order of the ratios."""
     lines = []
-    for ratio, rows in part[part["ratio"] > 0].groupby("ratio"):
-        pairs = _pairs(part, ratio, rows, bound, where)
+    for ratio in sorted({*part["ratio"][part["ratio"] > 0], *failures}):
+        rows = part[part["ratio"] == ratio]
+        failed = failures.get(ratio, 0)
+        pairs = _pairs(part, ratio, rows, bound, where) if len(rows) else []
         harms = [harm for harm, _ in pairs]
         if len(harms) > 1:
             upper = one_sided_bound(harms, confidence)
-        else:
-            upper = _upper_of_one(*pairs[0], bound, confidence, {**where, "ratio": ratio})
+        else:  # a seed left over by failures needs no interval, for the ratio does not pass anyway
+            upper = math.nan if failed else _upper_of_one(*pairs[0], bound, confidence, {**where, "ratio": ratio})
         lines.append(
             {
                 "bound": bound.name,
                 "ratio": float(ratio),
                 "num_seeds": len(harms),
-                "harm": float(np.mean(harms)),
+                "num_failed": failed,
+                "harm": float(np.mean(harms)) if harms else math.nan,
                 "upper": float(upper),
                 "limit": float(bound.limit),
                 "margin": float(bound.limit - upper),
-                "holds": bool(upper <= bound.limit),
+                "holds": bool(upper <= bound.limit) and not failed,
             }
         )
     return lines
+
+
+def _failures(part, failed, where):
+    """`{ratio: how many seeds failed}` of one curve; without its dense network a seed says nothing of the pruning."""
+    # A trial that failed has no corruption and no severity: it is missing from all of its strategy's curves.
+    for name, value in where.items():
+        if name in failed:
+            failed = failed[failed[name].isna() | (failed[name] == value)]
+    dense = set(part["seed"][part["ratio"] == 0])
+    found = {}
+    for ratio, rows in failed[failed["ratio"] > 0].groupby("ratio"):
+        seeds = set(rows["seed"]) - set(part["seed"][part["ratio"] == ratio])
+        if count := len(seeds & dense if dense else seeds):
+            found[ratio] = count
+    return found
 
 
 def _pairs(part, ratio, rows, bound, where):
@@ -204,7 +231,7 @@ def _upper_of_one(harm, rows, bound, confidence, where):
 
 
 def _table(rows):
-    """The rows as a `DataFrame` with "ratio" and "seed", checked."""
+    """The rows as a `DataFrame` with "ratio" and "seed", checked; and those of failed trials, apart."""
     import pandas as pd
 
     table = pd.DataFrame(rows)
@@ -212,11 +239,11 @@ def _table(rows):
         raise ValueError(
             f'Expected rows with a "ratio" each. Received: {len(table)} rows with columns {list(table.columns)[:8]}.'
         )
-    if "status" in table:
-        table = table[table["status"] != "failed"]
+    table = table.assign(seed=table.get("seed", 0))
+    is_failed = table.get("status", table["ratio"]) == "failed"
+    failed, table = table[is_failed], table[~is_failed]
     if not ((table["ratio"] >= 0) & (table["ratio"] < 1)).all():
         raise ValueError(f"ratio must be in [0, 1). Received: {sorted(set(table['ratio']))}.")
-    table = table.assign(seed=table.get("seed", 0))
     names = [*(name for name in CURVE if name in table), "ratio", "seed"]
     twice = table[table.duplicated(names)]
     if len(twice):
@@ -224,7 +251,7 @@ def _table(rows):
             f"Expected one row per ratio and seed. Received: two for {_named(twice[names].iloc[0].to_dict())}. "
             "Pass the rows of one recipe at a time."
         )
-    return table
+    return table, failed
 
 
 def _bounds(table, limits, score):

@@ -1,13 +1,16 @@
 """Which masks follow from how hard one prunes, and what would the small model cost, without building it?"""
 
 import contextlib
+import difflib
 import functools
+import inspect
 
 import numpy as np
 
-from tfprune.pruning import criteria, masks, selection, surgery
+from tfprune.pruning import masks, selection, surgery
 from tfprune.structure.ledger import Ledger
 
+OPTIONS = ("criterion", "scope", "ignore", "only", "seed")  # of compute_masks, which a plan hands on
 _ALL_BUT_ONE = 1 - 1e-9  # the ratio that leaves one channel in every group
 
 
@@ -29,8 +32,7 @@ class Plan:
         self._graph = masks.graph_of(masked)
         self._ledger = Ledger(self._graph)
         # What is wrong with the options shows before any time is spent.
-        criteria.get(self.options.get("criterion", "l1"), self.options.get("seed"))
-        self.kept(0.0)
+        masks.check_options(masked, self.ratios(0.0), **self.options)
 
     def kept(self, strength, round_to=1):
         """Bool array over unit numbers, with as many of each group as this strength leaves."""
@@ -40,7 +42,7 @@ class Plan:
         if self.options.get("scope", "layer") == "global":
             return masks.keep_best_of_all(self._graph, groups, self._scores, round_to, keep)
         for group, ratio in groups:
-            count = masks.num_kept(group.channels, ratio, round_to)
+            count = masks.num_kept(group.channels, ratio, group.in_steps(round_to))
             keep = masks.keep_best(self._graph, group, np.zeros(group.channels), count, keep)
         return keep
 
@@ -103,6 +105,24 @@ class Plan:
             "multiply_adds": None if work is None else int(work),
             "bytes": int(self._ledger.bytes(counts)),
         }
+
+
+def check_known(function, options):
+    """Raises TypeError where a function got options that neither it nor `compute_masks` under it takes.
+
+    Args:
+        function: The function that was called, whose last argument takes all other options.
+        options: `{name: value}` of these.
+    """
+    *own, _ = inspect.signature(function).parameters
+    for name in options:
+        if name not in OPTIONS:
+            close = difflib.get_close_matches(name, [*own, *OPTIONS], n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            raise TypeError(
+                f"{function.__name__} takes {', '.join(own)}, and of tfprune.compute_masks {', '.join(OPTIONS)}. "
+                f"Received: {name}={options[name]!r}.{hint}"
+            )
 
 
 def weakest(meets, low=0.0, high=1.0, steps=12):

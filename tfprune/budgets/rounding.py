@@ -4,9 +4,13 @@ Convolutions compute channels in blocks (16 numbers are one AVX-512 register), s
 48. Rounded up, a layer computes with channels that it would have paid for anyway.
 """
 
+import numbers
+from collections.abc import Iterable
+
 from tfprune.budgets import clock
-from tfprune.budgets.plan import Plan, weakest
+from tfprune.budgets.plan import Plan, check_known, weakest
 from tfprune.pruning import surgery
+from tfprune.pruning.ratios import check_count
 
 MULTIPLES = (1, 8, 16, 32)
 _WORTH_IT = 0.97  # a larger multiple must be three percent faster: what is less is noise, and costs choice
@@ -34,14 +38,27 @@ def choose_round_to(model, ratio=0.5, batch_size=1, multiples=MULTIPLES, repeats
         keeps more channels, and with them more multiply-adds than were compared here.
 
     Raises:
-        ValueError: an input size is not known, the multiply-adds of the model cannot be told, or nothing can be pruned.
+        TypeError: an option that neither this function nor `tfprune.compute_masks` takes.
+        ValueError: a ratio outside (0, 1), no multiples or such below 1, an input size that is not known, multiply-adds
+            of the model that cannot be told, or nothing that can be pruned.
 
     Example:
         >>> round_to = tfprune.choose_round_to(model, ratio=0.6, batch_size=8)
         >>> small = tfprune.prune_to(model, multiply_adds=0.2, round_to=round_to)
     """
+    check_known(choose_round_to, options)
+    multiples, repeats = _checked(multiples), check_count("repeats", repeats)
+    if isinstance(ratio, bool) or not isinstance(ratio, numbers.Real) or not 0 < ratio < 1:
+        raise ValueError(f"ratio must be a number in (0, 1). Received: ratio={ratio!r}.")
     plan = Plan(surgery.wrap(model, approximate), options=options)
     return fastest(plan, plan.costs(ratio)["multiply_adds"], batch_size, multiples, repeats)
+
+
+def _checked(multiples):
+    """The candidates as a list."""
+    if not isinstance(multiples, Iterable) or not (found := list(multiples)):
+        raise ValueError(f"multiples must list the candidates, such as (1, 8, 16). Received: multiples={multiples!r}.")
+    return [check_count(f"multiples[{index}]", multiple) for index, multiple in enumerate(found)]
 
 
 def fastest(plan, multiply_adds, batch_size, multiples=MULTIPLES, repeats=15):

@@ -4,10 +4,10 @@ import math
 import weakref
 
 from tfprune.budgets import clock, limits
-from tfprune.budgets.plan import Plan, weakest
+from tfprune.budgets.plan import Plan, check_known, weakest
 from tfprune.budgets.rounding import fastest
 from tfprune.budgets.sensitivity import path_of
-from tfprune.pruning import surgery
+from tfprune.pruning import masks, surgery
 
 _REPEATS = 15
 _TRIALS = 7  # halvings of the strength where each costs building a model and timing it
@@ -53,6 +53,7 @@ def prune_to(
         A plain Keras model, as from `tfprune.shrink`. `tfprune.budget_report` has what was reached, as numbers.
 
     Raises:
+        TypeError: an option that neither this function nor `tfprune.compute_masks` takes.
         ValueError: no budget, one that is neither share nor number, or one that cannot be met; the error says what can.
 
     Example:
@@ -60,6 +61,9 @@ def prune_to(
         params: 12,480 of 25,000 (49.9 %), at most 12,500
         latency: 11.3 ms of 20.1 ms (56.2 %), at most 12 ms
     """
+    check_known(prune_to, options)
+    if round_to is not None:
+        masks.check_round_to(round_to)
     asked = {"params": params, "multiply_adds": multiply_adds, "latency": latency, "bytes": bytes}
     budget = [limits.read(name, value) for name, value in asked.items() if value is not None]
     if not budget:
@@ -67,7 +71,8 @@ def prune_to(
     plan = Plan(surgery.wrap(model, approximate), path_of(sensitivity) if sensitivity else None, options)
     counted = _Counted(plan, [limit for limit in budget if limit.name != "latency"])
     timed = next((_Timed(plan, limit, model, batch_size) for limit in budget if limit.name == "latency"), None)
-    round_to = round_to or (timed.round_to(counted) if timed else 1)
+    if round_to is None:
+        round_to = timed.round_to(counted) if timed else 1
     strength = counted.weakest(round_to)
     measured = {}
     if timed:

@@ -1,5 +1,7 @@
 """How much does each group of layers matter? Each is pruned alone, at several ratios, and the model is evaluated."""
 
+from collections.abc import Iterable
+
 from tfprune.evaluation import evaluate
 from tfprune.predictions import Forward, Predictor, check_batch_size
 from tfprune.pruning import masks, surgery
@@ -48,11 +50,14 @@ def sensitivity(
     Source: the accuracy of layers pruned alone: Li et al. 2017, "Pruning Filters for Efficient ConvNets".
     """
     check_batch_size(batch_size)
+    ratios = _checked(ratios)
     masked = surgery.wrap(_logits_of(model), approximate)
-    whole_masks = masks.compute_masks(masked, 0.0, **options)  # a misspelt option does not end a long run
+    # a criterion that looks at data derives the loss, which takes what the user's model gives
+    ranked = masked if isinstance(options.get("criterion", "l1"), str) else surgery.wrap(model, approximate)
+    whole_masks = masks.compute_masks(ranked, 0.0, **options)  # a misspelt option does not end a long run
     classifier, rows = _Compiled(masked, from_logits), []
     whole = _measure(classifier, data, ood, batch_size)
-    for group, ratio, found in _cells(masked, ratios, options):
+    for group, ratio, found in _cells(ranked, ratios, options):
         measured = whole
         if not found[group].all():
             masks.set_masks(masked, found)
@@ -65,6 +70,13 @@ def sensitivity(
     return rows
 
 
+def _checked(ratios):
+    """The ratios as a list."""
+    if isinstance(ratios, str) or not isinstance(ratios, Iterable) or not (found := list(ratios)):
+        raise ValueError(f"ratios must list what to remove, such as (0.25, 0.5). Received: ratios={ratios!r}.")
+    return [masks.check_ratio(ratio) for ratio in found]
+
+
 def _cells(masked, ratios, options):
     """`(group, ratio, masks)`, the whole group first; groups in the order of the network."""
     ignored, only = set(options.get("ignore") or ()), options.get("only")
@@ -72,7 +84,7 @@ def _cells(masked, ratios, options):
         names = {*group.layers, *group.makers}
         if names & ignored or (only is not None and not names & set(only)):
             continue
-        for ratio in sorted({0.0, *map(masks.check_ratio, ratios)}):
+        for ratio in sorted({0.0, *ratios}):
             yield group.name, ratio, masks.compute_masks(masked, {group.name: ratio}, **options)
 
 

@@ -1,5 +1,6 @@
 """When do the channels that would be pruned stop changing, so that training on is a waste?"""
 
+import numbers
 import warnings
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 
 from tfprune.callbacks.change import clear, prune
 from tfprune.pruning import criteria, masks, surgery
+from tfprune.pruning.ratios import check_count
 
 
 class EarlyBird(keras.callbacks.Callback):
@@ -27,7 +29,8 @@ class EarlyBird(keras.callbacks.Callback):
         ignore, only, round_to, seed: As in `tfprune.compute_masks`.
 
     Raises:
-        ValueError: at the start of the fit: a model without masks.
+        ValueError: at the start of the fit: a model without masks, or options that `tfprune.compute_masks` refuses for
+            this model.
 
     Example:
         >>> bird = tfprune.callbacks.EarlyBird(0.5)
@@ -52,21 +55,19 @@ class EarlyBird(keras.callbacks.Callback):
         super().__init__()
         for share in ratio.values() if isinstance(ratio, dict) else [ratio]:
             masks.check_ratio(share)
-        if not 0 < threshold <= 1 or patience < 1:
-            raise ValueError(
-                "EarlyBird needs a threshold in (0, 1] and a patience of at least 1. Received: "
-                f"threshold={threshold!r}, patience={patience!r}."
-            )
+        if isinstance(threshold, bool) or not isinstance(threshold, numbers.Real) or not 0 < threshold <= 1:
+            raise ValueError(f"EarlyBird needs a threshold in (0, 1]. Received: threshold={threshold!r}.")
         criteria.get(criterion)
-        self.ratio, self.threshold, self.patience = ratio, threshold, patience
+        self.ratio, self.threshold, self.patience = ratio, threshold, check_count("patience", patience)
         self.selection = {
             "criterion": criterion, "scope": scope, "ignore": ignore, "only": only, "round_to": round_to, "seed": seed,
         }  # fmt: skip
         self.distances, self.epoch = [], None
 
     def on_train_begin(self, logs=None):
-        """Starts afresh."""
+        """Checks the options, and starts afresh."""
         surgery.check_masked(self.model, "EarlyBird")
+        masks.check_options(self.model, self.ratio, **self.selection)  # rather than after the first epoch
         self.distances, self.epoch, self._last = [], None, None
         self._watch = clear(self.model, "before the ticket is drawn")
 

@@ -4,6 +4,7 @@ import keras
 
 from tfprune.callbacks.change import clear, prune, steps_done
 from tfprune.pruning import criteria, masks, regrowth, rewind, schedules, surgery
+from tfprune.pruning.ratios import check_count
 
 
 class GradualPruning(keras.callbacks.Callback):
@@ -21,7 +22,8 @@ class GradualPruning(keras.callbacks.Callback):
             None: what is pruned stays pruned.
 
     Raises:
-        ValueError: at the start of the fit: a model without masks, or a schedule that gives no `(due, ratio)`.
+        ValueError: at the start of the fit: a model without masks, a schedule that gives no `(due, ratio)`, or options
+            that `tfprune.compute_masks` refuses for this model.
 
     Example:
         >>> schedule = tfprune.pruning.schedules.Cubic(0.8, end=1000)
@@ -45,16 +47,19 @@ class GradualPruning(keras.callbacks.Callback):
         if not callable(schedule):
             raise TypeError(f"schedule must be a callable step -> (due, ratio). Received: {schedule!r}.")
         criteria.get(criterion)
-        self.schedule, self.regrow_until = schedule, -1 if regrow_until is None else regrow_until
+        self.schedule = schedule
+        self.regrow_until = -1 if regrow_until is None else check_count("regrow_until", regrow_until, 0)
         self.selection = {
             "criterion": criterion, "scope": scope, "ignore": ignore, "only": only, "round_to": round_to, "seed": seed,
         }  # fmt: skip
         self.history = []
 
     def on_train_begin(self, logs=None):
-        """Checks the model and the schedule."""
+        """Checks the model, the schedule and the options."""
         surgery.check_masked(self.model, "GradualPruning")
         schedules.read(self.schedule, 0)
+        # An option that is wrong fails now rather than when the schedule is first due.
+        masks.check_options(self.model, 0.0, **self.selection)
         rewind.steady(self.model)
         self.history, self._ratio = [], 0.0
         self._watch = clear(self.model, "before the first pruning")  # it may have masks from an earlier one

@@ -11,6 +11,7 @@ from tfprune.callbacks import backup as backups
 from tfprune.callbacks.change import clear, prune
 from tfprune.callbacks.company import company
 from tfprune.pruning import checkpoint, contract, criteria, masks, rewind, schedules, surgery, ticket_pairs
+from tfprune.pruning.ratios import check_count, check_finite
 from tfprune.pruning.ticket import Ticket
 
 
@@ -53,10 +54,10 @@ class LotteryTicket(keras.callbacks.Callback):
             it. Default None: no backup.
 
     Raises:
-        ValueError: at the start of the fit: a model without masks, a monitored value that is not logged, an optimizer
-            with use_ema=True, a backup of another training, or a callback beside it that cannot work with several
-            rounds (EarlyStopping, ReduceLROnPlateau, LearningRateScheduler, BackupAndRestore,
-            ModelCheckpoint(save_best_only=True)).
+        ValueError: at the start of the fit: a model without masks, options that `tfprune.compute_masks` refuses for
+            this model, a monitored value that is not logged, an optimizer with use_ema=True, a backup of another
+            training, or a callback beside it that cannot work with several rounds (EarlyStopping, ReduceLROnPlateau,
+            LearningRateScheduler, BackupAndRestore, ModelCheckpoint(save_best_only=True)).
         tfprune.pruning.contract.ContractError: a promise of the ticket was broken.
 
     Example:
@@ -90,9 +91,10 @@ class LotteryTicket(keras.callbacks.Callback):
         for share in ratio.values() if isinstance(ratio, dict) else [ratio]:
             masks.check_ratio(share)
         criteria.get(criterion)
-        self.ratio, self.rounds, self.rewind = ratio, _count("rounds", rounds, 0), _check_rewind(rewind)
-        self.monitor, self.patience, self.min_delta = monitor, _count("patience", patience, 0), abs(min_delta)
-        self.epochs_per_round = epochs_per_round and _count("epochs_per_round", epochs_per_round, 1)
+        self.ratio, self.rounds, self.rewind = ratio, check_count("rounds", rounds, 0), _check_rewind(rewind)
+        self.monitor, self.patience = monitor, check_count("patience", patience, 0)
+        self.min_delta = abs(check_finite("min_delta", min_delta))
+        self.epochs_per_round = None if epochs_per_round is None else check_count("epochs_per_round", epochs_per_round)
         if isinstance(rewind, int) and epochs_per_round and rewind > epochs_per_round:
             raise ValueError(
                 f"rewind={rewind} asks for the weights after {rewind} epochs, but a round has at most "
@@ -206,8 +208,8 @@ class LotteryTicket(keras.callbacks.Callback):
     def begin(self, masked):
         """Starts afresh on a model, which is as it will be rewound to."""
         _refuse_averages(masked.optimizer)
-        # A name or a ratio that is wrong fails now rather than after the first round.
-        masks.compute_masks(masked, self.ratio, **{**self.selection, "criterion": "random"})
+        # An option that is wrong fails now rather than after the first round.
+        masks.check_options(masked, self.ratio, **self.selection)
         rewind.steady(masked)
         self.history, self.finished = [], False
         self._random, self._drawn = np.random.default_rng(self.seed), {"criterion": [], "rewind": []}
@@ -374,12 +376,6 @@ def share_epochs(epochs, rounds):
             f"Received: epochs={epochs}."
         )
     return epochs // (rounds + 1)
-
-
-def _count(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}. Received: {name}={value!r}.")
-    return int(value)
 
 
 def _check_rewind(value):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfprune.callbacks.change import clear, learning_rate, steps_done
 from tfprune.pruning import criteria, masks, sparsity, surgery
+from tfprune.pruning.ratios import check_count, check_positive
 
 
 class _Proximal(keras.callbacks.Callback):
@@ -66,7 +67,7 @@ class NetworkSlimming(_Proximal):
 
     def __init__(self, strength=1e-4):
         super().__init__()
-        self.strength = _positive("strength", strength)
+        self.strength = check_positive("strength", strength)
 
     def compile(self, channels):
         """Moves the scales towards zero."""
@@ -112,7 +113,7 @@ class GroupLasso(_Proximal):
 
     def __init__(self, strength=1e-4):
         super().__init__()
-        self.strength = _positive("strength", strength)
+        self.strength = check_positive("strength", strength)
 
     def compile(self, channels):
         """Shrinks all channels."""
@@ -161,8 +162,8 @@ class GrowingRegularization(_Proximal):
         for share in ratio.values() if isinstance(ratio, dict) else [ratio]:
             masks.check_ratio(share)
         criteria.get(criterion)
-        self.ratio, self.every = ratio, int(_positive("every", every))
-        self.increment, self.ceiling = _positive("increment", increment), _positive("ceiling", ceiling)
+        self.ratio, self.every = ratio, check_count("every", every)
+        self.increment, self.ceiling = check_positive("increment", increment), check_positive("ceiling", ceiling)
         self.selection = {
             "criterion": criterion, "scope": scope, "ignore": ignore, "only": only, "round_to": round_to, "seed": seed,
         }  # fmt: skip
@@ -207,9 +208,3 @@ class GrowingRegularization(_Proximal):
                 "nothing is pruned. Give fit more epochs, or let it grow faster (increment, every).",
                 stacklevel=2,
             )
-
-
-def _positive(name, value):
-    if isinstance(value, bool) or not value > 0:
-        raise ValueError(f"{name} must be a positive number. Received: {name}={value!r}.")
-    return value

@@ -66,10 +66,10 @@ def _estimate(todo, done, jobs):
     seconds = progress.seconds(kinds, done, jobs)
     if seconds is not None:
         return seconds, "finished trials"
-    return _longest(todo) / min(jobs, len(todo)), "a short epoch"
+    return _longest(todo, jobs), "a short epoch"
 
 
-def _longest(todo):
+def _longest(todo, jobs):
     """The seconds that trials take where no round stops early: dense networks once, and every trial's rounds."""
     costs, epochs = {}, {}
     for trial in todo:
@@ -77,9 +77,16 @@ def _longest(todo):
         if kind not in costs:
             print(f"timing {trial.model} on {trial.dataset} ...", flush=True)
             costs[kind] = time_trial(trial)
-        epochs[trial.key] = kind, trial.num_rounds * trial.recipe.epochs
+        epochs[trial.key] = kind, trial.num_rounds * trial.recipe.epochs * _longer(trial)
         epochs[trial.dense_key] = kind, trial.recipe.epochs
-    return sum(costs[kind].fixed + count * costs[kind].epoch for kind, count in epochs.values())
+    work = sum(costs[kind].fixed + count * costs[kind].epoch for kind, count in epochs.values())
+    return max(cost.start for cost in costs.values()) + work / min(jobs, len(todo))
+
+
+def _longer(trial):
+    """How many epochs a trial has for one of its recipe: a small network gets the compute that the dense one had."""
+    # both the inputs and the outputs of a layer get fewer
+    return 1 / (1 - trial.ratio) ** 2 if trial.identification()["strategy"] == "scratch_compute" else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,26 +94,28 @@ class Cost:
     """What a trial takes.
 
     Args:
-        fixed: Seconds to set up, compile and evaluate.
+        start: Seconds until a process is ready for its first trial.
+        fixed: Seconds to set up, compile, shrink and evaluate.
         epoch: Seconds of an epoch.
     """
 
+    start: float
     fixed: float
     epoch: float
 
 
 def time_trial(trial):
-    """Returns the `Cost` of a trial here, measured on the first steps of its dense network, and on its evaluation.
+    """Returns the `Cost` of a trial here: of the first steps of its dense network, of half of it, and its evaluation.
 
     Args:
         trial: The `Trial`.
     """
     from tfprune.study import process
 
-    process.settle()  # as for a trial, and before anything else loads TensorFlow
-    from tfprune.study import measure, work
+    _, start = _timed(process.settle)  # as for a trial, and before anything else loads TensorFlow
+    from tfprune.study import work
 
-    setup, start = _timed(work.set_up, trial)
+    setup, fixed = _timed(work.set_up, trial)
     size = trial.recipe.batch_size
     data, share = (setup.data, 1.0) if not size else _shortened(setup.data, _STEPS * size)
     more = 1 if size else _STEPS  # an epoch of one step is too short to time
@@ -115,8 +124,18 @@ def time_trial(trial):
         _timed(setup.trainer.train_round, setup.masked, data, recipe, trial.seed, 0, early_stop=False)[1]
         for recipe in recipes
     )
-    evaluate = (measure.evaluate, setup.masked, setup.data, trial.evaluation, setup.dense_cost, trial.seed)
-    return Cost(start + max(first - one, 0.0) + _timed(*evaluate)[1], max(several - one, 0.0) / more / share)
+    fixed += max(first - one, 0.0) + _timed(_half_measured, setup)[1]
+    return Cost(start, fixed, max(several - one, 0.0) / more / share)
+
+
+def _half_measured(setup):
+    """What a trial does when its rounds are over."""
+    import tfprune
+    from tfprune.study import measure
+
+    tfprune.set_masks(setup.masked, tfprune.compute_masks(setup.masked, 0.5))
+    small = tfprune.shrink(setup.masked)
+    return measure.evaluate(small, setup.data, setup.trial.evaluation, setup.dense_cost, setup.trial.seed)
 
 
 def _timed(function, *arguments, **options):

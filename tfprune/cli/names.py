@@ -14,7 +14,9 @@ DATA_CRITERIA = ("taylor", "gradient", "fisher", "hessian", "snip", "grasp", "ac
 # tfprune.study.pool and pieces know these; parsers are built without them.
 BACKENDS = ("loky", "dask", "ray")
 TRAINERS = ("auto", "fit", "compiled", "batched")
-OPTIMIZERS = ("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "nadam", "rmsprop", "sgd")
+OPTIMIZERS = (
+    *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "muon", "nadam", "rmsprop", "sgd"),
+)
 
 
 def _datasets():

@@ -111,7 +111,9 @@ def _by_ratio(model, options):
     import tfprune
 
     masked = tfprune.wrap(model, approximate=options.approximate)
-    masks = tfprune.compute_masks(masked, options.ratio, round_to=options.round_to or 1, **_chosen_by(options))
+    masks = tfprune.compute_masks(
+        masked, options.ratio, round_to=1 if options.round_to is None else options.round_to, **_chosen_by(options)
+    )
     tfprune.set_masks(masked, masks)
     return tfprune.shrink(masked, options.compensate)
 

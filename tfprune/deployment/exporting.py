@@ -241,7 +241,26 @@ def _function(model):
 
     entry = keras.tree.flatten(model.inputs)[0]
     signature = [tf.TensorSpec(entry.shape, entry.dtype, name="inputs")]
-    return tf.function(lambda inputs: model(inputs, training=False), input_signature=signature, autograph=False)
+
+    def run(inputs):
+        # Keras puts a convolution in groups into a function that XLA compiles, which tf2onnx does not open
+        with _functions_opened():
+            return model(inputs, training=False)
+
+    return tf.function(run, input_signature=signature, autograph=False)
+
+
+@contextlib.contextmanager
+def _functions_opened():
+    """What is traced inside has the operations of the functions that it calls in place of the calls."""
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _to_onnx(model, samples, path):

@@ -24,7 +24,7 @@ class StandIn:
     def __init__(self, masked):
         graph = surgery.masked_graph(masked, "Compaction")
         self.kept = graph.kept()
-        self.small, self._weights = surgery.cut(masked, graph)
+        self.small, self._weights = surgery.cut(masked, graph, trains_alike=True)
         _remember_frozen(masked, self.small, self._weights)
         self._state = optimizer_pairs(masked, self.small, self._weights)
         shared = _share_counters(masked.optimizer, self.small.optimizer)

@@ -4,7 +4,7 @@ A channel that is removed leaves its readers without what it gave them: in the m
 into the readers' bias, or into the mean of the BatchNormalization behind them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import keras
 import numpy as np
@@ -53,22 +53,27 @@ def compensate(masked, graph, data):
         data: True, or inputs, as `tfprune.shrink` takes them.
     """
     readers, others = _readers(graph)
-    shifts = {name: _shift(graph, name, mean) for name, mean in _means(graph, readers, data).items()}
-    behind = {
-        name: norm for name in readers if (norm := normalisation_behind(graph.trace, graph.layers[name])) is not None
-    }
-    new_bias = {name for name in readers if name not in behind and roles.unwrap(graph.layers[name]).bias is None}
-    model, twins = replay(graph.trace, lambda op, config: _twin(graph, new_bias, op, config), draw=False)
+    shifts = {at: _shift(graph, *at, readers[at[0]][at[1]], mean) for at, mean in _means(graph, readers, data).items()}
+    behind = _normalisations_behind(graph, readers)
+    own = {name: uptakes for name, uptakes in readers.items() if name not in behind}
+    model, twins = replay(graph.trace, lambda op, config: _twin(graph, own, op, config), draw=False)
     for op in graph.trace.operations:
-        _copy(op, twins[id(op)], graph.trace.names[id(op)] in new_bias)
-    for name, shift in shifts.items():
-        # A smaller mean to subtract is as good as a larger input.
-        op, weight, sign = (behind[name], "moving_mean", -1) if name in behind else (graph.layers[name], "bias", 1)
-        variable = getattr(roles.unwrap(twins[id(op)]), weight)
-        variable.assign(value_of(variable) + sign * shift)
+        _copy(op, twins[id(op)])
+    for (name, kernel), shift in shifts.items():
+        if name in behind:  # a smaller mean to subtract is as good as a larger input
+            _add(twins[id(behind[name])], "moving_mean", -shift)
+        else:
+            _add(twins[id(graph.layers[name])], readers[name][kernel].bias, shift)
     compile_like(model, masked)
     _remember_selection(masked, model, graph)
-    return Compensated(model, readers, others)
+    return Compensated(model, list(readers), others)
+
+
+def _add(op, path, shift):
+    variable = roles.part(roles.unwrap(op), path)
+    value = value_of(variable)
+    value[(0,) * (value.ndim - shift.ndim)] += shift
+    variable.assign(value)
 
 
 def _remember_selection(masked, model, graph):
@@ -84,19 +89,33 @@ def _remember_selection(masked, model, graph):
 
 
 def _readers(graph):
-    """Names of the layers that have lost inputs: those that can be compensated, and others."""
-    keep, able, others = graph.kept(), [], []
+    """`({name: {kernel: Uptake}}, [names])`: layers that have lost inputs, those that can be compensated and others."""
+    keep, able, others = graph.kept(), {}, []
     for name, op in graph.layers.items():
-        role = roles.role_of(op)
+        role, counts = roles.role_of(op), graph.counts.get(name, {})
         read = {axis for axes in role.reads.values() for axis in axes} if role else set()
-        counts = graph.counts.get(name, {})
-        if any(not keep[graph.units(counts[axis])].all() for axis in read & counts.keys()):
-            (able if role in roles.LINEAR else others).append(name)
+        lost = {axis for axis in read & counts.keys() if not keep[graph.units(counts[axis])].all()}
+        uptakes = {kernel: found for kernel, found in role.absorbs.items() if found.axis in lost} if role else {}
+        layer = roles.unwrap(op)
+        if uptakes and all(found.switch or roles.part(layer, found.bias) is not None for found in uptakes.values()):
+            able[name] = uptakes
+        elif lost:
+            others.append(name)
     return able, others
 
 
+def _normalisations_behind(graph, readers):
+    """`{name: BatchNormalization}` of those layers that one stands behind which can stand in for their bias."""
+    found = {
+        name: normalisation_behind(graph.trace, graph.layers[name])
+        for name, uptakes in readers.items()
+        if all(uptake.ends for uptake in uptakes.values())
+    }
+    return {name: norm for name, norm in found.items() if norm is not None}
+
+
 def _means(graph, readers, data):
-    """`{name: mean of each input channel}` of these layers in the model without masks."""
+    """`{(name, kernel): mean of each channel that the kernel reads}` of these layers in the model without masks."""
     import tensorflow as tf
 
     names = graph.trace.names
@@ -107,8 +126,10 @@ def _means(graph, readers, data):
 
         def layer(call, args, kwargs):
             op, name = roles.unwrap(call.op), names[id(call.op)]
-            if name in readers:
-                found.setdefault(name, []).append(_channel_means(op, args[0]))
+            for kernel, uptake in readers.get(name, {}).items():
+                x = _read_by(uptake, replace(call, args=args, kwargs=kwargs).arguments)
+                mean = _channel_means(x, _channels_along(op, kernel, uptake))
+                found.setdefault((name, kernel), []).append(mean)
             mode = {"training": False} if has_mode(op) else {}
             if data is True and is_batchnorm(op):
                 args = (_as_trained(op, args[0]), *args[1:])
@@ -116,15 +137,15 @@ def _means(graph, readers, data):
 
         run(graph.trace, batch, layer)
         # a shared layer has one bias: it gets the mean of its calls
-        return {name: sum(means) / len(means) for name, means in found.items()}
+        return {at: sum(means) / len(means) for at, means in found.items()}
 
-    totals, count = dict.fromkeys(readers, 0.0), 0
+    totals, count = dict.fromkeys(((name, kernel) for name in readers for kernel in readers[name]), 0.0), 0
     for batch in _batches(graph.trace.inputs, data) if readers else ():
         size = len(keras.tree.flatten(batch)[0])
         count += size
-        for name, mean in of_batch(keras.tree.map_structure(tf.convert_to_tensor, batch)).items():
-            totals[name] = totals[name] + size * np.asarray(mean, "float64")
-    return {name: total / count for name, total in totals.items()}
+        for at, mean in of_batch(keras.tree.map_structure(tf.convert_to_tensor, batch)).items():
+            totals[at] = totals[at] + size * np.asarray(mean, "float64")
+    return {at: total / count for at, total in totals.items()}
 
 
 def _batches(inputs, data):
@@ -137,9 +158,28 @@ def _batches(inputs, data):
     )
 
 
-def _channel_means(layer, x):
-    axis = len(x.shape) - 1 if getattr(layer, "data_format", None) != "channels_first" else 1
-    return keras.ops.mean(keras.ops.cast(x, "float32"), [index for index in range(len(x.shape)) if index != axis])
+def _read_by(uptake, given):
+    """The argument of a call whose channels a kernel reads."""
+    return next(given[name] for name in uptake.arguments or given if given.get(name) is not None)
+
+
+def _channels_along(layer, kernel, uptake):
+    """Which axis of what it reads counts the channels, from the last one back: others may stand in front."""
+    if uptake.along is not None:
+        return uptake.along
+    is_first = getattr(_owner(layer, kernel), "data_format", None) == "channels_first"
+    return 1 - len(roles.part(layer, kernel).shape) if is_first else -1
+
+
+def _owner(layer, path):
+    """The layer to which a weight with a dotted name belongs."""
+    outer, _, _ = path.rpartition(".")
+    return roles.part(layer, outer) if outer else layer
+
+
+def _channel_means(x, axis):
+    rank = len(x.shape)
+    return keras.ops.mean(keras.ops.cast(x, "float32"), [index for index in range(rank) if index != axis % rank])
 
 
 def _as_trained(layer, x):
@@ -157,40 +197,84 @@ def _as_trained(layer, x):
     return keras.ops.where(is_constant, x, keras.ops.cast(old_mean + keras.ops.sqrt(old_variance) * noise, x.dtype))
 
 
-def _shift(graph, name, mean):
-    """What the removed inputs add to each output of a layer where none of its kernel lies beyond a border."""
-    layer = roles.unwrap(graph.layers[name])
-    kernel = value_of(layer.kernel).astype("float64")
-    gone = ~graph.kept()[graph.axes(name)["kernel"][-2]]
-    groups = getattr(layer, "groups", 1)
-    taps = kernel.sum(axis=tuple(range(kernel.ndim - 2))) if kernel.ndim > 2 else kernel  # (inputs, outputs) a group
-    lost = mean.reshape(groups, -1) * gone
-    return np.einsum("gi,igo->go", lost, taps.reshape(len(taps), groups, -1)).reshape(-1)
+def _shift(graph, name, path, uptake, mean):
+    """What the removed inputs add to each place of a bias, where none of the kernel lies beyond a border."""
+    layer, role = roles.unwrap(graph.layers[name]), roles.role_of(graph.layers[name])
+    gone = ~graph.kept()[graph.units(graph.counts[name][uptake.axis])]
+    kernel, names = value_of(roles.part(layer, path)).astype("float64"), graph.axis_names(name)[path]
+    owner = _owner(layer, path)
+    groups = getattr(owner, "groups", 1)
+    lost = _filtered(layer, uptake, mean).reshape(groups, -1) * gone
+    made = [names.index(axis) for axis in role.weights[uptake.bias]]
+    shifts = [np.einsum(kernel, [*range(kernel.ndim)], row, [names.index(uptake.axis)], made) for row in lost]
+    # each group makes its own part of the outputs
+    shift = shifts[0] if groups == 1 else np.concatenate([np.split(s, groups)[g] for g, s in enumerate(shifts)])
+    return shift / (np.prod(owner.strides) if uptake.spreads else 1)
+
+
+def _filtered(layer, uptake, mean):
+    """The means of the channels behind the depthwise kernel that they go through first."""
+    if uptake.through is None:
+        return mean
+    taps = value_of(roles.part(layer, uptake.through)).astype("float64")
+    return (mean[:, None] * taps.sum(axis=tuple(range(taps.ndim - 2)))).reshape(-1)
 
 
 # The new model -----------------------------------------------------------------------------------------------------
 
 
-def _twin(graph, new_bias, op, config):
-    """The layer again, with its mask, and with a bias where it needs one."""
+def _twin(graph, own, op, config):
+    """The layer again, with its mask, and with the biases that it needs (`own`: uptakes by layer names)."""
     layer, name = roles.unwrap(op), graph.trace.names[id(op)]
     if layer is not op:
         config = config_of(layer, name)
-    if name in new_bias:
-        config["use_bias"] = True
+    for uptake in own.get(name, {}).values():
+        if roles.part(layer, uptake.bias) is None:
+            _switch_on(config, uptake.switch.split("."))
     twin = rebuild_operation(layer, config)
     if layer is op:
         return twin
     build_like(twin, layer)
-    return type(op)(twin, {axis: int(mask.shape[0]) for axis, mask in op.masks.items()}, op.reads)
+    sizes = {axis: int(mask.shape[0]) for axis, mask in op.masks.items()}
+    return type(op)(twin, sizes, {**op.reads, **_reads_of_new(layer, twin, sizes)})
 
 
-def _copy(op, twin, has_new_bias):
-    """All variables of a layer and its masks; a bias that the layer did not have stays zero."""
+def _switch_on(config, path):
+    for entry in path[:-1]:
+        config = config[entry]
+    config[path[-1]] = True
+
+
+def _new_weights(layer, twin):
+    """Names of the weights, all of them biases, that a layer did not have."""
+    role = roles.role_of(layer)
+    return [
+        path
+        for path in (role.weights if role else ())
+        if roles.part(layer, path) is None and roles.part(twin, path) is not None
+    ]
+
+
+def _reads_of_new(layer, twin, masks):
+    """`ChannelMask.reads` of the weights that a layer did not have."""
+    role, found = roles.role_of(layer), {}
+    for path in _new_weights(layer, twin):
+        names = role.weights[path]
+        axes = {axis: names.index(axis) - len(names) for axis in role.reads.get(path, ()) if axis in masks}
+        if axes:
+            found[path] = axes
+    return found
+
+
+def _copy(op, twin):
+    """All variables of a layer and its masks; a bias that the layer did not have becomes zero."""
     if not isinstance(op, keras.Layer):
         return
     layer, new = roles.unwrap(op), roles.unwrap(twin)
-    variables = [variable for variable in new.variables if not (has_new_bias and variable is new.bias)]
+    added = [roles.part(new, path) for path in _new_weights(layer, new)]
+    for variable in added:
+        variable.assign(np.zeros(variable.shape))  # an LSTM would start with ones
+    variables = [variable for variable in new.variables if not any(variable is one for one in added)]
     for source, target in zip(layer.variables, variables, strict=True):
         target.assign(source)
     for axis, mask in op.masks.items() if isinstance(op, ChannelMask) else ():

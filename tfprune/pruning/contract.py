@@ -92,7 +92,7 @@ def check_masks(graph, before, ratio, when, scope="layer", ignore=None, only=Non
     chosen = [group for group in graph.prunable if scope == "global" and asked[group] is not None]
     for group in graph.prunable:
         if group not in chosen:
-            least = _asked_count(group.channels, asked[group] or 0, round_to)
+            least = _asked_count(group.channels, asked[group] or 0, group.in_steps(round_to))
             slack = max(0, 1 + _parts(graph, group) - least)
             _check_count(f"layer '{group.name}'", [group], before, after, least, slack, when)
     if chosen:

@@ -32,7 +32,7 @@ def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, onl
             scores divided by their mean unless the criterion's scores can be compared as they are.
         ignore: List of names of layers that stay whole. Default None.
         only: List of names of layers that are pruned, all others stay whole. Default None: all that can be.
-        round_to: Number of channels kept is rounded up to a multiple of this. Default 1.
+        round_to: Number of channels that a layer keeps is rounded up to a multiple of this. Default 1.
         seed: Integer for criterion "random". Default None.
 
     Returns:
@@ -45,14 +45,7 @@ def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, onl
         >>> masks = tfprune.compute_masks(masked, ratio=0.5)
         >>> tfprune.set_masks(masked, masks)
     """
-    graph = surgery.masked_graph(masked, "compute_masks")
-    criterion = criteria.get(criterion, seed)
-    chosen = choose_groups(graph, ratio, ignore, only)
-    _check_round_to(round_to)
-    if scope not in ("layer", "global"):
-        raise ValueError(f"Unknown scope {scope!r}. Expected 'layer' or 'global'.")
-    if scope == "global" and isinstance(ratio, dict):
-        raise ValueError("scope='global' takes one ratio for all layers. Received: a dict. Use scope='layer'.")
+    graph, criterion, chosen = check_options(masked, ratio, criterion, scope, ignore, only, round_to, seed)
     keep, scores = graph.kept(), np.full(graph.num_units, np.nan)
     rounds = getattr(criterion, "rounds", 1)  # some look again after each of many small steps
     for done in range(1, rounds + 1):
@@ -68,6 +61,31 @@ def compute_masks(masked, ratio, criterion="l1", scope="layer", ignore=None, onl
     chosen = Selection(_masks(graph, keep), _masks(graph, scores), ratio, _name_of(criterion), seed)
     selection.remember(masked, chosen)
     return masks
+
+
+def check_options(masked, ratio, criterion="l1", scope="layer", ignore=None, only=None, round_to=1, seed=None):
+    """Raises where `compute_masks` would refuse these options, without a look at weights or data.
+
+    For those who choose channels later, say in the middle of a fit: what is wrong shows at its start.
+
+    Args:
+        masked, ratio, criterion, scope, ignore, only, round_to, seed: As `compute_masks` takes them.
+
+    Returns:
+        `(ChannelGraph, criterion, [(group, ratio)])`: what the options mean for this model.
+    """
+    graph = surgery.masked_graph(masked, "compute_masks")
+    criterion = criteria.get(criterion, seed)
+    chosen = choose_groups(graph, ratio, ignore, only)
+    check_round_to(round_to)
+    if scope not in ("layer", "global"):
+        raise ValueError(f"Unknown scope {scope!r}. Expected 'layer' or 'global'.")
+    if scope == "global" and isinstance(ratio, dict):
+        raise ValueError("scope='global' takes one ratio for all layers. Received: a dict. Use scope='layer'.")
+    if criteria.needs_scales(criterion):
+        without = [group.name for group, _ in chosen if not _scales(graph, group)]
+        criteria.check_scales(without, ignore, some_have=len(without) < len(chosen))
+    return graph, criterion, chosen
 
 
 def _name_of(criterion):
@@ -136,7 +154,7 @@ def _masks(graph, keep):
 def _prune_layer(graph, group, ratio, criterion, round_to, keep, found):
     """The units kept without those that a group loses; its scores are written into `found`."""
     scores = found[group.units] = criteria.score(criterion, describe(graph, group, keep))
-    count = num_kept(group.channels, ratio, round_to)
+    count = num_kept(group.channels, ratio, group.in_steps(round_to))
     return keep_best(graph, group, scores, count, keep)
 
 
@@ -169,7 +187,7 @@ def keep_best_of_all(graph, chosen, scores, round_to, keep):
     losers = sorted(ranking)[: max(0, total - num_kept(total, ratio, 1) - removed)]
     for position, (group, _) in enumerate(chosen):
         lost = sum(1 for loser in losers if loser[1] == position)
-        count = _round_up(int(keep[group.units].sum()) - lost, round_to)
+        count = _round_up(int(keep[group.units].sum()) - lost, group.in_steps(round_to))
         keep = keep_best(graph, group, scores[group], count, keep)
     return keep
 
@@ -223,6 +241,14 @@ def describe(graph, group, keep):
     def rows(value):
         return [_incoming(graph, *place, value(variable), group, units, keep) for *place, units, variable in made]
 
+    kept, scales = keep[group.units], _scales(graph, group)
+    return criteria.ChannelGroup(
+        group.name, group.layers, group.channels, rows(value_of), scales, kept, group.units, rows
+    )
+
+
+def _scales(graph, group):
+    """The gamma of each BatchNormalization that a group's channels pass."""
     scales = []
     makers = {graph.maker_axes[maker][0] for maker in group.makers}
     for name in group.layers:
@@ -230,10 +256,7 @@ def describe(graph, group, keep):
             gamma, axes = roles.unwrap(graph.layers[name]).gamma, graph.axes(name)["gamma"]
             if axes[-1] is not None:
                 scales.append(_rows(np.abs(value_of(gamma)), len(axes) - 1, group, axes[-1]).sum(axis=1))
-    kept = keep[group.units]
-    return criteria.ChannelGroup(
-        group.name, group.layers, group.channels, rows(value_of), scales, kept, group.units, rows
-    )
+    return scales
 
 
 def _incoming(graph, name, path, counted, value, group, units, keep):
@@ -324,7 +347,8 @@ def _names(graph):
     return ", ".join(repr(name) for name in _masks(graph, np.ones(graph.num_units, bool)))
 
 
-def _check_round_to(round_to):
+def check_round_to(round_to):
+    """Raises ValueError unless `round_to` is a multiple that channels can be rounded up to."""
     if isinstance(round_to, bool) or not isinstance(round_to, numbers.Integral) or round_to < 1:
         raise ValueError(f"round_to must be a positive integer, for example 8. Received: round_to={round_to!r}.")
 

@@ -5,11 +5,12 @@ A schedule never falls, and ends at its ratio. The schedules of TensorFlow Model
 """
 
 import math
+import numbers
 from dataclasses import asdict, dataclass
 
 import keras
 
-from tfprune.pruning.ratios import check_ratio
+from tfprune.pruning.ratios import check_positive, check_ratio
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class _Schedule:
             raise ValueError(
                 f"initial must be in [0, ratio]. Received: initial={self.initial:g}, ratio={self.ratio:g}."
             )
-        _check_steps(self.begin, self.end, self.every)
+        _check_steps(begin=self.begin, end=self.end, every=self.every)
 
     def __call__(self, step):
         """`(whether to prune at this step, ratio)`."""
@@ -72,7 +73,7 @@ class Constant:
 
     def __post_init__(self):  # noqa: D105
         check_ratio(self.ratio)
-        _check_steps(self.begin, self.begin + 1, self.every)
+        _check_steps(begin=self.begin, every=self.every)
 
     def __call__(self, step):
         """`(whether to prune at this step, ratio)`."""
@@ -101,7 +102,7 @@ class Polynomial(_Schedule):
         begin: Training step at which pruning starts. Default 0.
         every: Steps between two prunings. Default 100.
         initial: Share of channels removed at `begin`. Default 0.
-        power: The power. Default 1: equal steps.
+        power: The power, above 0. Default 1: equal steps.
 
     Example:
         >>> Polynomial(0.8, end=1000, power=1)(500)
@@ -109,6 +110,10 @@ class Polynomial(_Schedule):
     """
 
     power: float = 1.0
+
+    def __post_init__(self):  # noqa: D105
+        super().__post_init__()
+        check_positive("power", self.power)
 
     def at(self, way):
         """ratio + (initial - ratio) (1 - way)^power."""
@@ -188,7 +193,12 @@ class OneCycle(_Schedule):
         return self.initial + (self.ratio - self.initial) * rise
 
 
-def _check_steps(begin, end, every):
+def _check_steps(**steps):
+    for name, step in steps.items():
+        # 500.0 is a step, too: a share of a number of steps comes as a float
+        if isinstance(step, bool) or not isinstance(step, numbers.Real) or step % 1 != 0:
+            raise ValueError(f"{name} must be a whole number of steps. Received: {name}={step!r}.")
+    begin, end, every = steps["begin"], steps.get("end", steps["begin"] + 1), steps["every"]
     if not 0 <= begin < end or every < 1:
         raise ValueError(
             "A schedule needs steps 0 <= begin < end, and every >= 1. Received: "

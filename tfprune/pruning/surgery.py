@@ -75,11 +75,23 @@ def shrink(masked, compensate=False):
 
     With `compensate`, what the removed channels would have emitted in the mean goes into the bias of the layers that
     read them, or into the mean of a BatchNormalization behind these; a layer with neither gets a bias. This is for
-    masks set on a trained model: a model that was trained with its masks does without these channels already. It is
-    exact for channels that are constant, but where a convolution pads with zeros (`same`): there the channel would
-    have added less, for a part of the kernel lies beyond the border; the outputs within half a kernel of the border
-    are off by what these parts of the kernel weigh. Where a normalisation mixes channels it is not exact either. The
-    small model is then compared with a masked one that was compensated too.
+    masks set on a trained model: a model that was trained with its masks does without these channels already. Readers
+    are dense layers and convolutions (in groups, separable or transposed too), recurrent layers in one or both
+    directions, attention (queries, keys and values) and EinsumDense, also inside TimeDistributed or
+    SpectralNormalization. It is exact for channels that are constant, but
+
+    - where a convolution pads with zeros (`same`): there the channel would have added less, for a part of the kernel
+      lies beyond the border; the outputs within half a kernel of the border are off by what these parts of the kernel
+      weigh. The same holds near the border of transposed convolutions, whatever their padding. A channel that a
+      ZeroPadding layer has padded is not constant: its mean counts the zeros.
+    - behind transposed convolutions with strides: neighbouring outputs read different parts of the kernel, of which
+      the mean is made good.
+    - where a normalisation mixes channels.
+
+    Nothing is made good of what a layer loses of its own (heads and their dimensions in attention, the hidden units
+    that a recurrent layer reads again), nor in an EinsumDense whose bias does not span all that its kernel makes, a
+    ReversibleEmbedding read backwards, and a TransformerDecoder of KerasHub. Layers of which nothing was made good are
+    `not_compensated` in the report. The small model is compared with a masked one that was compensated too.
 
     Args:
         masked: A model from `tfprune.wrap`, its masks set. It is left as it is.
@@ -110,8 +122,15 @@ def shrink(masked, compensate=False):
     return ticket
 
 
-def cut(masked, graph=None):
+def cut(masked, graph=None, trains_alike=False):
     """`shrink` without its certificate, and how the small model's variables lie in the masked one's.
+
+    Args:
+        masked: A model from `tfprune.wrap`.
+        graph: Its `ChannelGraph`, where it is known.
+        trains_alike: Whether the small model's layers divide by the number that they divided by in the masked one, in
+            place of growing weights: a step then changes both alike. Its config does not say so: for a model that is
+            not saved.
 
     Returns:
         `(ticket, pairs)` with pairs `[(masked variable, small variable, index, factor)]`: `masked[index] * factor` is
@@ -127,7 +146,7 @@ def cut(masked, graph=None):
             lambda call: _small_arguments(graph, keep, call),
             draw=False,
         )
-        pairs = [pair for op in graph.trace.operations for pair in _pairs(graph, keep, op, twins[id(op)])]
+        pairs = [pair for op in graph.trace.operations for pair in _pairs(graph, keep, op, twins[id(op)], trains_alike)]
         for old, new, index, factor in pairs:
             value = value_of(old)[index]
             new.assign(value if factor == 1 else value * factor)
@@ -286,14 +305,15 @@ def _kept_places(graph, keep, call):
     return tuple([keep[units] for units in tensors] for tensors in graph.tensors(call))
 
 
-def _pairs(graph, keep, op, twin):
+def _pairs(graph, keep, op, twin, trains_alike):
     """`[(variable, small variable, index of the small one in the other, factor)]` of one layer."""
     layer, name, role = roles.unwrap(op), graph.trace.names[id(op)], roles.role_of(op)
     if not isinstance(layer, keras.Layer):
         return []
     axes = {id(roles.part(layer, path)): (path, units) for path, units in graph.axes(name).items()}
+    scales = {} if trains_alike and _divides_alike(role, layer, twin) else getattr(role, "scales", {})
     pairs = [
-        (old, new, *_cut_of(old, *axes.get(id(old), ("", None)), keep, role, graph, name))
+        (old, new, *_cut_of(old, *axes.get(id(old), ("", None)), keep, scales, graph, name))
         for old, new in zip(layer.variables, twin.variables, strict=True)
     ]
     if type(twin) is type(layer):
@@ -304,13 +324,23 @@ def _pairs(graph, keep, op, twin):
     return [(old, new, index if old is layer.kernel else cut, factor) for old, new, cut, factor in pairs]
 
 
-def _cut_of(variable, path, axes, keep, role, graph, name):
+def _divides_alike(role, layer, twin):
+    """Whether the twin could be made to divide by what the layer divides by."""
+    *inner, name = role.divisor.split(".") if role else [""]
+    owners = [roles.part(one, ".".join(inner)) if inner else one for one in (layer, twin)]
+    if not name or not all(hasattr(owner, name) for owner in owners):
+        return False
+    setattr(owners[1], name, getattr(owners[0], name))
+    return True
+
+
+def _cut_of(variable, path, axes, keep, scales, graph, name):
     """`(index, factor)`: what is left of a variable, and by what it grows."""
     if axes is None or all(units is None or keep[units].all() for units in axes):
         return ..., 1
     factor = 1
-    if path in role.scales:
-        kept = keep[graph.units(graph.counts[name][role.scales[path]])]
+    if path in scales:
+        kept = keep[graph.units(graph.counts[name][scales[path]])]
         factor = float(np.sqrt(kept.mean()))
     return _index(variable.shape, axes, keep), factor
 

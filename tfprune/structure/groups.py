@@ -6,6 +6,7 @@ frozen with a reason. What is tied together is a *unit*; the units made by the s
 """
 
 import functools
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -46,6 +47,20 @@ class Group:
     def channels(self):
         """Number of channels."""
         return len(self.units)
+
+    def in_steps(self, multiple):
+        """How many units to keep at a time, for every layer that makes them to keep a multiple of so many channels.
+
+        A unit may count several channels of a layer: one in each group of a convolution, for example.
+
+        Args:
+            multiple: The multiple, in channels.
+        """
+        counts = [
+            math.gcd(*np.unique(units[np.isin(units, self.units)], return_counts=True)[1].tolist())
+            for units in self.makers.values()
+        ]
+        return math.lcm(*(multiple // math.gcd(multiple, count) for count in counts))
 
 
 class ChannelGraph:

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from tfprune.study.lines import one_setting
+
 YES, NO, OPEN, FEW = "reproduced", "not reproduced", "not distinguishable", "not enough seeds"
 CONFIDENCE = 0.95
 MIN_SEEDS = 3
@@ -53,7 +55,8 @@ def judge(rows):
 
     An interval is a two-sided 95 % Student-t interval of the mean over seeds, taken on differences of the same seed
     wherever two networks are compared. A claim is reproduced where the interval lies wholly on its side, not reproduced
-    where it lies wholly on the other, and not distinguishable in between.
+    where it lies wholly on the other, and not distinguishable in between. Of a study that varies more than strategy,
+    ratio and seed only the rows of one setting are judged, that of `setting`.
 
     Args:
         rows: Rows of one study, as `tfprune.study.read_rows` returns them.
@@ -85,6 +88,31 @@ def judge(rows):
     return [claim for claim in found if claim]
 
 
+def setting(rows):
+    """Returns `{name: value}` of the one setting that is judged, of what the study varies besides; mostly empty.
+
+    It is the paper's value where the study has it, else the default of a `Trial`, else the first.
+
+    Args:
+        rows: Rows of one study.
+    """
+    return one_setting(_judged(rows), _usual(rows))[1]
+
+
+def _judged(rows):
+    # The controls of a study beyond the paper's are no claims of the paper.
+    return [row for row in rows if row.get("status") == "done" and not row.get("control")]
+
+
+def _usual(rows):
+    """`{setting: value}` of what a study has unless it says otherwise."""
+    from tfprune.study.trial import Evaluation, Recipe, Trial
+
+    fields = [field for kind in (Trial, Recipe, Evaluation) for field in dataclasses.fields(kind)]
+    usual = {one.name: " ".join(map(str, d)) if isinstance(d := one.default, tuple) else d for one in fields}
+    return usual | PAPER.get(rows[0].get("dataset") if rows else None, {}).get("recipe", {})
+
+
 def recipe_changes(rows):
     """Returns what was trained otherwise than in the paper on the same data and network, as words; nothing elsewhere.
 
@@ -104,11 +132,10 @@ def recipe_changes(rows):
 
 
 class _Cells:
-    """The finished rows by strategy, ratio and seed."""
+    """The finished rows of one setting by strategy, ratio and seed."""
 
     def __init__(self, rows):
-        # The controls of a study beyond the paper's are no claims of the paper.
-        done = [row for row in rows if row.get("status") == "done" and not row.get("control")]
+        done, _ = one_setting(_judged(rows), _usual(rows))
         self.rows = {(row["strategy"], row["ratio"], row["seed"]): row for row in done}
         self._by_cell = {}
         for (strategy, ratio, seed), row in self.rows.items():
@@ -366,11 +393,13 @@ def _ood_confidence(cells, name):
     else:
         lower, higher = (any(p[1] < 0 for p in bounds.values()), any(p[0] > 0 for p in bounds.values()))
         verdict = OPEN if lower == higher else YES if lower else NO
-    last = cells.pruned_ratios[-1]
+    first, last = cells.pruned_ratios[0], cells.pruned_ratios[-1]
+    measured = f"mean confidence changes by {_show(changes[first], signed=True)} at ratio {first:g}"
+    if last != first:
+        measured += f", by {_show(changes[last], signed=True)} at {last:g}"
     return Claim(
         f"Pruned networks are less sure of themselves on out-of-distribution data ({name}, {strategy}).",
-        f"mean confidence changes by {_show(changes[cells.pruned_ratios[0]], signed=True)} at ratio "
-        f"{cells.pruned_ratios[0]:g}, by {_show(changes[last], signed=True)} at {last:g}",
+        measured,
         verdict,
     )
 

@@ -29,7 +29,9 @@ class Study:
         layers, criterion, scope, rounds, recipe, evaluation: As in `Trial`, or a tuple of these.
 
     Raises:
-        ValueError: An empty grid, a ratio outside [0, 1), an unknown data set, model or strategy.
+        ValueError: An empty grid, a ratio outside [0, 1), an unknown data set, model or strategy, a model function that
+            cannot be called, or a strategy that rewinds to an epoch that its recipe never reaches.
+        FileNotFoundError: A model file that is not there.
 
     Example:
 
@@ -65,8 +67,11 @@ class Study:
         for dataset in self.axis("dataset"):
             datasets.loader(dataset)
         for model in self.axis("model"):
-            models.get(model)
-        if not self.trials():
+            models.check(model)
+        trials = self.trials()
+        for trial in trials:
+            _check_rewind(trial)
+        if not trials:
             raise ValueError(
                 "The grid holds no trial: controls run above ratio 0 only, and 'dense' at 0. Received: "
                 f"ratios={self.ratios}, strategies={self.strategies}."
@@ -93,6 +98,15 @@ class Study:
                 found[trial.key] = trial
         order = {seed: position for position, seed in enumerate(self.axis("seeds"))}
         return sorted(found.values(), key=lambda trial: order[trial.seed])
+
+
+def _check_rewind(trial):
+    for epoch in trial.epochs_to_keep:
+        if epoch > trial.recipe.epochs:
+            raise ValueError(
+                f"Strategy {strategies.get(trial.strategy).name!r} rewinds to epoch {epoch}, which a training never "
+                f"reaches. Received: epochs={trial.recipe.epochs}. Rewind to an earlier epoch, or train for more."
+            )
 
 
 _KINDS = {numbers.Real: "numbers in [0, 1)", numbers.Integral: "whole numbers"}

@@ -9,9 +9,11 @@ import numpy as np
 
 import tfprune
 from tfprune import corruptions, datasets
+from tfprune.metrics.detection import DETECTION_METRICS
 from tfprune.structure.cost import latency
 from tfprune.structure.head import find_head
 from tfprune.uncertainty import detectors
+from tfprune.uncertainty.leak import LeakError
 
 # What is looked at after each round of a trial, on the test set, and by which name of `evaluate`.
 _GLANCE = {"accuracy": "accuracy", "ece": "ece"}
@@ -27,7 +29,8 @@ def evaluate(model, data, evaluation, dense=None, seed=0):
     """Returns what `tfprune.evaluate`, or `evaluate_regression`, says of a network on the test set, as JSON has it.
 
     Corruptions that the `Evaluation` names add `shift/CORRUPTION/SEVERITY/METRIC`, of at most 1,000 evenly spaced
-    test images.
+    test images. A detector that cannot be had of this network has None in its columns, and `detectors_reason` says why:
+    a network is no less measured for it.
 
     Args:
         model: A Keras model.
@@ -38,22 +41,49 @@ def evaluate(model, data, evaluation, dense=None, seed=0):
         seed: Seed of the corruptions' noise, the same for all networks that are compared.
 
     Raises:
-        ValueError: What `check` refuses, or what `tfprune.evaluate` refuses.
+        ValueError: What `check` refuses, or what `tfprune.evaluate` refuses without any detectors.
     """
     check(evaluation, data)
     if data.num_classes is None:
         return plain(tfprune.evaluate_regression(model, data.test, dense=dense))
     logits = _gives_logits(model)
-    row = tfprune.evaluate(
-        model,
-        data.test,
-        ood=_strangers(data, evaluation),
-        detectors=evaluation.detectors,
-        train=evenly(data.train, _LESSON),
-        from_logits=logits,
-        dense=dense,
+    strangers = _strangers(data, evaluation)
+    lesson = evenly(data.train, _LESSON)
+    ask = functools.partial(
+        tfprune.evaluate, model, data.test, ood=strangers, train=lesson, from_logits=logits, dense=dense
     )
+    row = _with_detectors(ask, _detectors_of(evaluation), strangers)
     return plain({**row, **_shift_columns(model, data, evaluation, logits, seed)})
+
+
+def _with_detectors(ask, names, strangers):
+    """What the network is told of with all detectors, or with those that can be had of it.
+
+    Those whose features are dead are no random part of a study's networks: without them its means would be others.
+    """
+    try:
+        return ask(detectors=names)
+    except ValueError:
+        row, reasons = _one_by_one(ask, names, strangers)
+        if not reasons:  # each can be had, so it is not a detector that was refused
+            raise
+    return {**row, "detectors_reason": " ".join(reasons)}
+
+
+def _one_by_one(ask, names, strangers):
+    """`(row, reasons)`: None where a detector would have told something, and why it did not."""
+    row, reasons = ask(detectors=()), []
+    for name in names:
+        try:
+            found = ask(detectors=(name,))
+        except LeakError:
+            raise  # the data are to blame, of every network
+        except ValueError as error:
+            found = {f"{one}/{metric}_{name}": None for one in strangers for metric in DETECTION_METRICS}
+            reasons.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
+        # what does not depend on detectors stays as it was told without any
+        row |= {column: value for column, value in found.items() if row.get(column) is None}
+    return row, reasons
 
 
 def evenly(split, most):
@@ -187,10 +217,11 @@ def check(evaluation, data):
         data: Its `Dataset`.
 
     Raises:
-        ValueError: An unknown detector or corruption, a severity that is none, or corruptions of what is no image.
+        ValueError: An unknown detector or corruption, or corruptions of what is no image.
     """
-    for detector in () if data.num_classes is None or evaluation.detectors == ("all",) else evaluation.detectors:
-        detectors.get(detector)
+    for detector in () if data.num_classes is None else evaluation.detectors:
+        if detector != "all":
+            detectors.get(detector)
     if evaluation.corruptions and len(data.input_shape) != 3:
         raise ValueError(
             f"Corruptions are of images, (height, width, colours). Received: data of shape {tuple(data.input_shape)}. "
@@ -200,10 +231,10 @@ def check(evaluation, data):
         if corruption not in corruptions.CORRUPTIONS:
             known = ", ".join(map(repr, corruptions.CORRUPTIONS))
             raise ValueError(f"Unknown corruption. Received: {corruption!r}. Expected one of {known}, or 'all'.")
-    if 0 in evaluation.severities:
-        raise ValueError("Severity 0 is the clean images, which every row tells of. Pass severities from 1 to 5.")
-    if not set(evaluation.severities) <= {1, 2, 3, 4, 5}:
-        raise ValueError(f"Severities are from 1 to 5. Received: severities={evaluation.severities}.")
+
+
+def _detectors_of(evaluation):
+    return tuple(detectors.DETECTORS) if "all" in evaluation.detectors else evaluation.detectors
 
 
 def _corruptions_of(evaluation):

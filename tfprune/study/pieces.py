@@ -24,6 +24,7 @@ class Piece:
         trainer: Name of the trainer.
         devices: Devices that share each batch.
         marks: Epochs of the dense network that strategies rewind to.
+        reason: Why the trials cannot be batched; "" where they can, or nobody asked.
         function: What does the work of a trial in place of tfprune's own; None for that.
     """
 
@@ -34,6 +35,7 @@ class Piece:
     trainer: str = "auto"
     devices: int = 1
     marks: tuple = ()
+    reason: str = ""
     function: Callable | None = None
 
     @property
@@ -93,20 +95,34 @@ def dense_trainings(trials, batched, common):
     return pieces + [Piece("dense", chunk, batched=True, **common) for chunk in _chunks(together, 2)]
 
 
-def tickets(trials, batched, common):
+def not_batched(plan, reason):
+    """Returns the rows of trials that were to be batched, and cannot be.
+
+    Args:
+        plan: The `Piece` of kind "plan".
+        reason: What came of it.
+    """
+    return failed(
+        plan, ValueError(f"trainer='batched' cannot train this trial: {reason}. Use trainer='auto' in its place.")
+    )
+
+
+def tickets(trials, batched, common, reasons=None):
     """Returns the pieces that find the tickets; those that take longest come first.
 
     Args:
         trials: The trials to run, whose dense networks are kept.
         batched: Keys of those that can be batched.
         common: As for `plans`.
+        reasons: `{key: why the trial cannot be batched}` of the others.
     """
+    reasons = reasons or {}
     alone = sorted((trial for trial in trials if trial.key not in batched), key=lambda trial: -trial.num_rounds)
     # all ratios in each piece: while the last networks of one size train, those of others do not wait
     together = sorted((trial for trial in trials if trial.key in batched), key=lambda trial: trial.seed)
     chunks = _chunks(together, 4)
     return [Piece("ticket", chunk, batched=True, **common) for chunk in chunks] + [
-        Piece("ticket", (t,), **common) for t in alone
+        Piece("ticket", (t,), reason=reasons.get(t.key, ""), **common) for t in alone
     ]
 
 
@@ -178,7 +194,10 @@ def _tickets(piece):
     function = piece.function or functools.partial(
         work.run_trial, folder=piece.folder, devices=piece.devices, trainer=piece.trainer
     )
-    return [work.row_of(trial, function)]
+    row = work.row_of(trial, function)
+    if piece.reason and row.get("trainer") == "compiled":
+        row["trainer_reason"] = piece.reason
+    return [row]
 
 
 def _by(trials, key):

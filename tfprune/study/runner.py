@@ -48,7 +48,7 @@ def run_study(
 
     Raises:
         ResultsError: The folder cannot be used, is damaged, or holds another study's results.
-        ValueError: Unknown study, trainer or backend, or no jobs.
+        ValueError: Unknown study, trainer or backend, or no jobs or devices.
 
     Example:
 
@@ -59,6 +59,8 @@ def run_study(
     pieces.check_trainer(trainer)
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1. Received: {jobs}.")
+    if devices < 1:
+        raise ValueError(f"devices must be at least 1. Received: {devices}.")
     # absolute: workers that live on from an earlier call have a working directory of their own
     folder = Path(out or Path("runs") / study.name).absolute()
     with results_files.Results(folder) as results:
@@ -119,10 +121,14 @@ def _run(trials, folder, jobs, backend, function, common):
     if function is not None:
         yield from _rows(pieces.of_function(trials, function), folder, jobs, backend, trials, set())
         return
-    batched = set()
+    reasons, refused = {}, set()
     for plan, reason in pool.run(pieces.perform, pieces.plans(trials, common), folder, jobs, backend):
-        if reason is None:
-            batched |= {trial.key for trial in plan.trials}
+        reasons |= {trial.key: reason and str(reason) for trial in plan.trials}
+        if reason is not None and common["trainer"] == "batched":
+            refused |= {trial.key for trial in plan.trials}
+            yield from pieces.not_batched(plan, reason)
+    trials = [trial for trial in trials if trial.key not in refused]
+    batched = {key for key, reason in reasons.items() if reason is None}
     trainings = pieces.dense_trainings(trials, batched, common)
     full = len(trainings) // jobs * jobs
     broken = set()
@@ -132,7 +138,7 @@ def _run(trials, folder, jobs, backend, function, common):
 
     def tickets_of(dense_keys):
         able = [trial for trial in trials if trial.dense_key in dense_keys - broken]
-        return pieces.tickets(able, batched, common)
+        return pieces.tickets(able, batched, common, reasons)
 
     yield from rows_of(trainings[:full])
     # the last dense networks, too few for all jobs, are trained beside tickets of those before them

@@ -209,7 +209,7 @@ class Slot:
         """One epoch of all seats; the mean of the batches' losses is weighted by their sizes, as Keras does."""
         if not self.batch_size:
             return self._over_seats(lambda own, may, own_train: self._step(own, may, *own_train), values, allow, train)
-        order, total, size = orders[count], tf.zeros([SEATS]), self.batch_size
+        order, total, size = orders[count], tf.zeros([SEATS]), min(self.batch_size, self.size)
         whole = self.size // size * size
         for start in tf.range(0, whole, size):
             at = tf.slice(order, [0, start], [SEATS, size])

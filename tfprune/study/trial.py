@@ -62,13 +62,17 @@ class Evaluation:
     """What is measured of each ticket beside accuracy, calibration and cost.
 
     Args:
-        detectors: Names of OOD detectors (`tfprune.uncertainty.detectors`), asked on every OOD set of the data.
-            Those that learn do so from the training examples, 5,000 at most.
+        detectors: Names of OOD detectors (`tfprune.uncertainty.detectors`), or ("all",), asked on every OOD set of the
+            data. Those that learn do so from the training examples, 5,000 at most. One that cannot be had of a network
+            leaves its columns None there; the column `detectors_reason` says why.
         ood: Names of image sets of tensorflow_datasets that join the data's own OOD sets; none by default.
         corruptions: Names of corruptions (`tfprune.corruptions`) of the test images, 1,000 of them at most, or
             ("all",); none by default.
         severities: Severities of the corruptions, 1 to 5.
         latency: Whether to measure the time of a prediction, dense and pruned side by side. Rows then hold times.
+
+    Raises:
+        ValueError: A severity that is none.
 
     Example:
 
@@ -82,10 +86,14 @@ class Evaluation:
     ood: tuple = ()
 
     def __post_init__(self):
-        """Turns lists into tuples, so that equal evaluations have equal keys."""
+        """Turns lists into tuples, so that equal evaluations have equal keys; refuses severities that are none."""
         for name in ("detectors", "corruptions", "severities", "ood"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str | int) else tuple(value))
+        if 0 in self.severities:
+            raise ValueError("Severity 0 is the clean images, which every row tells of. Pass severities from 1 to 5.")
+        if not set(self.severities) <= {1, 2, 3, 4, 5}:
+            raise ValueError(f"Severities are from 1 to 5. Received: severities={self.severities}.")
 
 
 DEFAULT_RECIPE = Recipe()

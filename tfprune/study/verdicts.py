@@ -64,12 +64,14 @@ class Potential:
 
     Args:
         series: The line.
-        ratio: Largest ratio up to which no measure is harmed beyond its limit, with 95 % confidence; `prune_potential`.
+        ratio: Largest ratio up to which no measure is harmed beyond its limit, with 95 % confidence, and no seed failed
+            that has a dense network; `prune_potential`.
         by_mean: The same for the means alone, without any confidence.
         failed_ratio: The next ratio, at which something is no longer shown to hold; None where all hold.
-        limited_by: Measures that are not shown to hold there, worst first.
+        limited_by: Measures that are not shown to hold there, worst first; none where only failed trials end it.
         num_seeds: The fewest seeds at a ratio up to it, or at the first ratio where that fails.
         steps: `{column: [Step]}` of every measure.
+        failures: `{ratio: how many seeds failed there that have a dense network}`, where there are any.
     """
 
     series: object
@@ -79,6 +81,7 @@ class Potential:
     limited_by: list
     num_seeds: int
     steps: dict
+    failures: dict = dataclasses.field(default_factory=dict)
 
     @property
     def has_intervals(self):
@@ -162,7 +165,8 @@ def potentials(cells, confidence=CONFIDENCE):
     """Returns the `Potential` of each line of the study, those that prune farthest first; controls last.
 
     Every measure is held against the same seed's network of ratio 0 (of the same strategy where there is one, else the
-    dense network). Limits and rule are those of `tfprune.prune_potential`; a ratio with a single seed shows nothing.
+    dense network). Limits and rule are those of `tfprune.prune_potential`; a ratio with a single seed shows nothing,
+    and one at which a seed failed that has such a network is not shown to hold, nor is it by the means.
 
     Args:
         cells: `Cells` of one model on one data set.
@@ -201,7 +205,7 @@ def differences(cells, control, measure):
             if series.control or not ratio:
                 continue
             own = cells.column(series, ratio, measure.column)
-            other = _column_of_control(cells, control, ratio, measure.column)
+            other = _column_of_control(cells, series, control, ratio, measure.column)
             values = tuple(own[seed] - other[seed] for seed in sorted(own.keys() & other.keys(), key=str))
             if values:
                 scale = abs(float(np.mean(list(other.values())))) if measure.relative else 1.0
@@ -221,16 +225,18 @@ def sentence(found):
     """
     confidence = 1 - (1 - CONFIDENCE) / max(len(found), 1)
     decided = [(one, interval(one.values, confidence)) for one in found]
-    if all(bounds is None for _, bounds in decided):
-        seeds = max(len(one.values) for one in found)
-        return "open", f"{seeds} seed{'s' if seeds > 1 else ''}"
+    few = [one for one, bounds in decided if bounds is None]
+    if len(few) == len(found):
+        return "open", _seeds(few)
     better, worse = [], []
     for one, bounds in decided:
         if bounds and not bounds[0] <= 0 <= bounds[1]:
             (better if (bounds[0] > 0) == one.measure.higher_is_better else worse).append(one)
     if not better and not worse:
         widest = max(max(abs(end) for end in bounds) for _, bounds in decided if bounds)
-        alike = all(bounds and max(abs(end) for end in bounds) <= one.limit for one, bounds in decided)
+        alike = all(max(abs(end) for end in bounds) <= one.limit for one, bounds in decided if bounds)
+        if alike and few:  # what leaves it open are the seeds, not how wide the other intervals are
+            return "open", f"{_seeds(few)} at {_runs(few, [one.ratio for one in found])}"
         # An interval of many times what is harmless says nothing that a number could add to.
         far = widest > 10 * max(one.limit for one in found)
         return ("same" if alike else "open"), "seeds too far apart" if far else f"within ±{widest:.3f}"
@@ -240,14 +246,23 @@ def sentence(found):
     return kind, "; ".join((f"{word} " if kind == "mixed" else "") + _at_ratios(part, tried) for word, part in parts)
 
 
+def _seeds(found):
+    seeds = max(len(one.values) for one in found)
+    return f"{seeds} seed{'s' if seeds > 1 else ''}"
+
+
 def _at_ratios(found, tried):
     """Where the differences lie and how large they are: "at 0.2–0.4, 0.9, up to 0.012"."""
     largest = max(found, key=lambda one: abs(one.mean))
+    return f"at {_runs(found, tried)}, {'up to' if len(found) > 1 else 'by'} {abs(largest.mean):.3f}"
+
+
+def _runs(found, tried):
+    """The ratios of differences, neighbours among those that were tried as one: "0.2–0.4, 0.9"."""
     places = [tried.index(one.ratio) for one in found]
     runs = [[*run] for _, run in itertools.groupby(enumerate(places), key=lambda pair: pair[1] - pair[0])]
     ends = [(tried[run[0][1]], tried[run[-1][1]]) for run in runs]
-    ratios = ", ".join(f"{first:g}–{last:g}" if first != last else f"{first:g}" for first, last in ends)
-    return f"at {ratios}, {'up to' if len(found) > 1 else 'by'} {abs(largest.mean):.3f}"
+    return ", ".join(f"{first:g}–{last:g}" if first != last else f"{first:g}" for first, last in ends)
 
 
 def _ood_measures(cells):
@@ -260,22 +275,25 @@ def _ood_measures(cells):
     return [Measure(name, f"AUROC on {name.split('/')[0]}", "OOD detection", 0.02) for name in chosen]
 
 
-def _column_of_control(cells, control, ratio, column):
-    return cells.dense(column) if control == "dense" else cells.column(control, ratio, column)
+def _column_of_control(cells, series, control, ratio, column):
+    return cells.dense_of(series, column) if control == "dense" else cells.column(control, ratio, column)
 
 
 def _potential(cells, series, every, confidence):
     """The potential of one line; None where no ratio has anything to be held against."""
     steps = {one: _steps(cells, series, one, confidence) for one in every}
-    ratios = sorted({step.ratio for found in steps.values() for step in found})
-    if not ratios:
+    tried = {step.ratio for found in steps.values() for step in found}
+    if not tried:
         return None
+    failures = _failures(cells, series, every)
+    ratios = sorted(tried | failures.keys())
     every = [one for one in every if steps[one]]
     at = {ratio: [(one, step) for one in every for step in steps[one] if step.ratio == ratio] for ratio in ratios}
 
     def all_hold(ratio):
-        # A measure without a value there, such as a NaN, is not shown to hold.
-        return len(at[ratio]) == len(every) and all(step.verdict == HOLDS for _, step in at[ratio])
+        # A measure without a value there, such as a NaN, is not shown to hold; nor is any where a seed failed.
+        complete = len(at[ratio]) == len(every) and ratio not in failures
+        return complete and all(step.verdict == HOLDS for _, step in at[ratio])
 
     ratio = _reached(ratios, all_hold)
     failed = next((r for r in ratios if r > ratio), None)
@@ -284,12 +302,24 @@ def _potential(cells, series, every, confidence):
     return Potential(
         series=series,
         ratio=ratio,
-        by_mean=_reached(ratios, lambda r: all(step.harm <= one.limit for one, step in at[r])),
+        by_mean=_reached(ratios, lambda r: r not in failures and all(s.harm <= one.limit for one, s in at[r])),
         failed_ratio=failed,
         limited_by=[one for one, _ in missed],
-        num_seeds=min(step.count for found in steps.values() for step in found if step.ratio <= max(ratio, ratios[0])),
+        num_seeds=min(s.count for found in steps.values() for s in found if s.ratio <= max(ratio, min(tried))),
         steps={one.column: found for one, found in steps.items()},
+        failures=failures,
     )
+
+
+def _failures(cells, series, every):
+    """`{ratio: how many seeds failed}`; a seed without a dense network says nothing of the pruning."""
+    dense = {seed for one in every for seed in cells.base(series, one.column)}
+    found = {}
+    for ratio in cells.failed_ratios:
+        done = {row.get("seed") for row in cells.at(series, ratio)}
+        if failed := {row.get("seed") for row in cells.failed(series, ratio)} & dense - done:
+            found[ratio] = len(failed)
+    return found
 
 
 def _reached(ratios, holds):

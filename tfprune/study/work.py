@@ -186,6 +186,10 @@ def build_model(trial, data):
     Args:
         trial: The `Trial`.
         data: Its `Dataset`.
+
+    Raises:
+        ValueError: The model's function does not take what it is called with.
+        TypeError: It returns no model.
     """
     import keras
 
@@ -196,6 +200,7 @@ def build_model(trial, data):
     outputs = {"num_classes": data.num_classes}
     if data.num_classes is None:
         outputs = {"num_targets": data.train[1].shape[1] if data.train[1].ndim > 1 else 1}
+    models.check(trial.model, *outputs)
     model = models.get(trial.model)(input_shape=data.input_shape, seed=trial.seed, **outputs)
     if not isinstance(model, keras.Model):
         raise TypeError(f"A model function must return a keras.Model that is not compiled. Received: {model!r}.")
@@ -350,7 +355,8 @@ def _trainer(masked, data, wanted):
         if size > _SMALL_BYTES:
             reason = f"the training data take {size / 2**20:.0f} MiB: steps cost more than what is around them"
     if reason is None:
-        found = "compiled", "data and model fit a compiled loop", compiled.train_round
+        asked = "it was asked for" if wanted == "compiled" else "data and model fit a compiled loop"
+        found = "compiled", asked, compiled.train_round
     else:
         found = "fit", reason, fit.train_round
     return types.SimpleNamespace(**dict(zip(("name", "reason", "train_round"), found, strict=True)))
@@ -358,10 +364,14 @@ def _trainer(masked, data, wanted):
 
 def _only(masked, layers):
     """Returns the names to hand to `only=`; None for every layer that can be pruned."""
+    from tfprune.pruning import masks
+
     if layers == "all":
         return None
     if layers != "dense":
-        return [name.strip() for name in layers.split(",")]
+        names = [name.strip() for name in layers.split(",")]
+        masks.choose_groups(masks.graph_of(masked), 0.0, None, names)  # refuses what cannot be pruned, not yet trained
+        return names
     names = [layer.name for layer in masked.layers if layer.name.startswith("dense")]
     if not names:
         raise ValueError(

@@ -5,8 +5,8 @@ from tfprune.pruning.criteria.ensemble import Ensemble, relative
 from tfprune.pruning.criteria.gradients import SNIP, Fisher, Gradient, GraSP, Hessian, Taylor
 from tfprune.pruning.criteria.group import ChannelGroup, combine, making
 from tfprune.pruning.criteria.synflow import SynFlow
-from tfprune.pruning.criteria.table import CRITERIA, get, look, needs_data, score
-from tfprune.pruning.criteria.weights import Random, batchnorm_scale, geometric_median, l1, l2, lamp, linf
+from tfprune.pruning.criteria.table import CRITERIA, get, look, needs_data, needs_scales, score
+from tfprune.pruning.criteria.weights import Random, batchnorm_scale, check_scales, geometric_median, l1, l2, lamp, linf
 
 __all__ = [
     "CRITERIA",
@@ -23,6 +23,7 @@ __all__ = [
     "SynFlow",
     "Taylor",
     "batchnorm_scale",
+    "check_scales",
     "combine",
     "geometric_median",
     "get",
@@ -33,6 +34,7 @@ __all__ = [
     "look",
     "making",
     "needs_data",
+    "needs_scales",
     "relative",
     "score",
 ]

@@ -23,12 +23,22 @@ class _Seen(Measured):
         with network.scope(gates):
             values = run(traced.calls, given(traced, inputs))
         return [
-            tf.reduce_mean(tf.cast(self.count(values[key]), "float32"), axis=[0, *(axis + 1 for axis in others)])
+            tf.reduce_mean(self._counted(values[key]), axis=[0, *(axis + 1 for axis in others)])
             for key, others, _ in network.seen
         ]
 
+    def _counted(self, activations):
+        """What is averaged; NaN where an activation is not finite, which would count as one that is not zero."""
+        activations = tf.cast(activations, "float32")
+        return tf.where(tf.math.is_finite(activations), tf.cast(self.count(activations), "float32"), np.nan)
+
     def finish(self, network, found):
         """The members combined: one array over units."""
+        if not all(np.isfinite(value).all() for value in found):
+            raise ValueError(
+                f"{type(self).__name__} met activations that are not finite in model '{network.model.name}'. Check its "
+                "data and the model's weights for NaN and infinite values (did the training diverge?)."
+            )
         members = []
         for value, (_, _, units) in zip(found, network.seen, strict=True):
             sums, counts = (
@@ -62,7 +72,7 @@ class ActivationMean(_Seen):
 
     def count(self, activations):
         """What is averaged."""
-        return tf.abs(tf.cast(activations, "float32"))
+        return tf.abs(activations)
 
 
 class APoZ(_Seen):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfprune.pruning.criteria.group import check_members, combine
 from tfprune.pruning.criteria.network import Network
 from tfprune.pruning.criteria.weights import alive_in
+from tfprune.pruning.ratios import check_count
 
 
 class Measured:
@@ -30,7 +31,8 @@ class Measured:
     needs_loss = True
 
     def __init__(self, data, members="sum", batches=None):
-        self.data, self.members, self.batches = _dataset(data), check_members(members), batches
+        self.data, self.members = _dataset(data), check_members(members)
+        self.batches = None if batches is None else check_count("batches", batches)
         if batches is None and self.data.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError(
                 f"{type(self).__name__} looks at all of its data, but this tf.data.Dataset never ends. Say how many "
@@ -99,19 +101,39 @@ class Measured:
         if name not in network.compiled:
             specs = keras.tree.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), list(given))
             traced = tf.function(functools.partial(step, network))
-            network.compiled[name] = traced.get_concrete_function(self.data.element_spec, *specs)
+            try:
+                network.compiled[name] = traced.get_concrete_function(self.data.element_spec, *specs)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(self._misfit(network.model)) from error
         return network.compiled[name]
+
+    def _misfit(self, model):
+        """What a model takes and gives, and what it got: TensorFlow tells where its code stopped instead."""
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(self.data.element_spec)
+        labels = f" and y of shape {_shapes(y)}" if self.needs_loss else ""
+        gives = f" and gives {_shapes(model.outputs)}" if self.needs_loss else ""
+        return (
+            f"{type(self).__name__} cannot run model '{model.name}' on its data. The model takes x of shape "
+            f"{_shapes(model.inputs)}{gives}. Received: x of shape {_shapes(x)}{labels}. Pass the data that fit takes."
+        )
 
 
 def _dataset(data):
     if isinstance(data, tf.data.Dataset):
         return data
     if isinstance(data, tuple | list) and len(data) in (2, 3):
-        return tf.data.Dataset.from_tensor_slices(tuple(map(_arrays, data))).batch(32)
+        parts = tuple(map(_arrays, data))
+        if len({leaf.shape[:1] for leaf in keras.tree.flatten(parts)}) > 1:
+            raise ValueError(f"x and y of data must hold as many samples. Received: arrays of shape {_shapes(parts)}.")
+        return tf.data.Dataset.from_tensor_slices(parts).batch(32)
     raise TypeError(
         "data must be a tf.data.Dataset of (x, y) batches, or a pair of arrays (x, y). Received: "
         f"{type(data).__name__}."
     )
+
+
+def _shapes(parts):
+    return ", ".join(str(leaf.shape) for leaf in keras.tree.flatten(parts) if leaf is not None) or "none"
 
 
 def _arrays(part):

@@ -1,6 +1,9 @@
 """How do several criteria decide together?"""
 
+from collections.abc import Iterable
+
 from tfprune.pruning.criteria import table
+from tfprune.pruning.ratios import check_finite
 
 
 class Ensemble:
@@ -16,8 +19,11 @@ class Ensemble:
     """
 
     def __init__(self, criteria, weights=None):
-        self.criteria = [table.get(one) for one in criteria]
-        self.weights = [1.0] * len(self.criteria) if weights is None else list(weights)
+        self.criteria = [table.get(one) for one in _listed("criteria", criteria)]
+        self.needs_scales = any(map(table.needs_scales, self.criteria))
+        self.weights = [1.0] * len(self.criteria) if weights is None else _listed("weights", weights)
+        for index, weight in enumerate(self.weights):
+            check_finite(f"weights[{index}]", weight)
         if not self.criteria or len(self.weights) != len(self.criteria) or min(self.weights) < 0:
             raise ValueError(
                 "Ensemble needs at least one criterion and one weight of at least 0 for each. Received: "
@@ -38,6 +44,13 @@ class Ensemble:
             return sum(weight * part for weight, part in zip(self.weights, parts, strict=True))
 
         return scores
+
+
+def _listed(name, values):
+    """What an argument lists; a name alone would be read letter by letter."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} of Ensemble must be a list. Received: {name}={values!r}. Pass [{values!r}].")
+    return list(values)
 
 
 def relative(scores, group):

@@ -6,6 +6,7 @@ import tensorflow as tf
 from tfprune.pruning.criteria.data import Measured
 from tfprune.pruning.criteria.group import combine
 from tfprune.pruning.criteria.weights import alive_in
+from tfprune.pruning.ratios import check_count
 
 
 class Taylor(Measured):
@@ -109,7 +110,7 @@ class Hessian(Measured):
 
     def __init__(self, data, draws=1, members="sum", batches=None, seed=0):
         super().__init__(data, members, batches)
-        self.draws, self.seed = draws, seed
+        self.draws, self.seed = check_count("draws", draws), seed
         self._drawn = tf.random.Generator.from_seed(seed)
 
     def look(self, network, gates):

@@ -70,6 +70,16 @@ def needs_data(criterion):
     return isinstance(criterion, str) and criterion in _NEED_DATA
 
 
+def needs_scales(criterion):
+    """Whether a criterion scores only channels that pass a BatchNormalization with a gamma.
+
+    Args:
+        criterion: What `get` returned.
+    """
+    criterion = getattr(criterion, "func", criterion)  # functools.partial(batchnorm_scale, members="max")
+    return getattr(criterion, "needs_scales", False)
+
+
 def look(criterion, masked, keep):
     """The function `group -> scores` of a criterion for a model as it is now.
 
@@ -100,6 +110,7 @@ def score(criterion, group):
     if not np.isfinite(scores).all():
         raise ValueError(
             f"The criterion gave {int((~np.isfinite(scores)).sum())} scores of group '{group.name}' that are not "
-            "finite. Check the model's weights for NaN (did the training diverge?)."
+            "finite. Check the model's weights for NaN (did the training diverge?), and the data that the criterion "
+            "looks at."
         )
     return scores

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfprune.pruning.criteria.group import combine
+from tfprune.pruning.ratios import check_count
 
 
 def l1(group, members="sum"):
@@ -90,12 +91,30 @@ def batchnorm_scale(group, members="sum"):
     Raises:
         ValueError: the channels pass no BatchNormalization with a gamma.
     """
-    if not group.scales:
-        raise ValueError(
-            f"criterion='batchnorm_scale' needs a BatchNormalization with scale=True behind every pruned layer. "
-            f"'{group.name}' has none. Leave it out with ignore=['{group.name}'], or use criterion='l1'."
-        )
+    check_scales([] if group.scales else [group.name])
     return combine([np.abs(scale) for scale in group.scales], members)
+
+
+batchnorm_scale.needs_scales = True
+
+
+def check_scales(without, ignore=None, some_have=True):
+    """Raises ValueError where groups of channels pass no BatchNormalization with a gamma.
+
+    Args:
+        without: Names of these groups.
+        ignore: Names of layers that are left out already. Default None.
+        some_have: Whether there are other groups, which do. Default True.
+    """
+    if without:
+        # Whoever leaves out what has no scale must go on leaving out what was left out before.
+        leave_out = (
+            f"Leave out what has none with ignore={[*(ignore or ()), *without]!r}, or use" if some_have else "Use"
+        )
+        raise ValueError(
+            "criterion='batchnorm_scale' needs a BatchNormalization with scale=True behind every pruned layer. "
+            f"Received: {', '.join(map(repr, without))} without one. {leave_out} criterion='l1'."
+        )
 
 
 def alive_in(group):
@@ -113,6 +132,10 @@ class Random:
     """
 
     seed: int | None = None
+
+    def __post_init__(self):  # noqa: D105
+        if self.seed is not None:
+            check_count("seed", self.seed, 0)
 
     def __call__(self, group):
         """One random score a channel; groups of different names get different ones."""

@@ -11,6 +11,7 @@ from tfprune.structure.roles import feedforward, normalization, operations, sequ
 from tfprune.structure.roles.base import (
     ROLES,
     Role,
+    Uptake,
     elementwise,
     is_quantised,
     part,
@@ -19,12 +20,11 @@ from tfprune.structure.roles.base import (
     role_of,
     unwrap,
 )
-from tfprune.structure.roles.feedforward import LINEAR
 
 __all__ = [
-    "LINEAR",
     "ROLES",
     "Role",
+    "Uptake",
     "elementwise",
     "is_quantised",
     "part",

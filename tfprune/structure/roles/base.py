@@ -10,6 +10,36 @@ from tfprune.layers import ChannelMask
 
 
 @dataclass(frozen=True, eq=False)
+class Uptake:
+    """Which bias of a layer can say what a constant channel says through a kernel.
+
+    Args:
+        bias: The weight that takes it up, one of the role's; a bias with more axes than the role names takes it at the
+            first place of these.
+        axis: The axis of the kernel that counts the channels read. Default "in".
+        switch: The config entry that is set to True to give the layer this bias; None where it cannot get one. Default
+            "use_bias".
+        arguments: Names of the call's arguments that may hold the channels, of which the first that is given does.
+            Default (): the first argument.
+        along: Which axis of that tensor counts the channels. Default None: as the layer's data_format says.
+        through: A depthwise kernel that the channels go through first. Default None.
+        ends: Whether the bias is what the layer adds last to its output channels, so that a BatchNormalization behind
+            the layer can stand in for it. Default False.
+        spreads: Whether each place read goes to several places that read different parts of the kernel, as many as the
+            layer's strides say. Default False.
+    """
+
+    bias: str
+    axis: str = "in"
+    switch: str | None = "use_bias"
+    arguments: tuple = ()
+    along: int | None = None
+    through: str | None = None
+    ends: bool = False
+    spreads: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Role:
     """What a layer or an operation does to channels.
 
@@ -32,8 +62,10 @@ class Role:
         arguments: The same for the arguments of a call: `(args, kwargs, inputs, outputs) -> (args, kwargs)`.
         scales: `{weight: axis name}` of weights that must grow by sqrt(kept / all channels), because the layer divides
             by the square root of that number.
+        divisor: The attribute of a built layer in which it remembers that number; "" where that is not known.
         mixes: Whether the layer computes statistics over all channels that it reads, so that it needs a mask itself.
         opens: Whether the layer is made of others and is entered where that is possible; the role serves where not.
+        absorbs: `{kernel: Uptake}` of kernels through which a constant channel adds a constant, as a bias does.
     """
 
     flow: Callable
@@ -44,8 +76,10 @@ class Role:
     settings: Callable | None = None
     arguments: Callable | None = None
     scales: dict = field(default_factory=dict)
+    divisor: str = ""
     mixes: bool = False
     opens: bool = False
+    absorbs: dict = field(default_factory=dict)
 
 
 ROLES = {}  # class or activation function -> Role, or function layer -> Role or None
@@ -117,6 +151,19 @@ def nest(role, prefix, flow):
         makes={axis: _under(prefix, weights) for axis, weights in role.makes.items()},
         sizes={f"{prefix}.config.{entry}": axis for entry, axis in role.sizes.items()},
         scales=_under(prefix, role.scales),
+        divisor=role.divisor and f"{prefix}.{role.divisor}",
+        absorbs=_under(prefix, {path: _inside(prefix, uptake) for path, uptake in role.absorbs.items()}),
+    )
+
+
+def _inside(prefix, uptake):
+    """The uptake of a layer that is held by another; what that one does to the outputs is not known here."""
+    return replace(
+        uptake,
+        bias=f"{prefix}.{uptake.bias}",
+        switch=uptake.switch and f"{prefix}.config.{uptake.switch}",
+        through=uptake.through and f"{prefix}.{uptake.through}",
+        ends=False,
     )
 
 

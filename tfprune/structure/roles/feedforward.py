@@ -9,6 +9,7 @@ from tfprune.structure.roles.base import (
     NAMED,
     ROLES,
     Role,
+    Uptake,
     axis_without_batch,
     elementwise,
     keeps_apart,
@@ -85,12 +86,19 @@ def _prelu(channels, layer, inputs, shapes):
 
 _MAKES = {"out": {"kernel": "out"}}
 _KERNEL = {"kernel": ("in", "out"), "bias": ("out",)}
-_dense = Role(_mix, _KERNEL, {"kernel": ("in",)}, _MAKES, {"units": "out"})
-_full = Role(_mix, _KERNEL, {"kernel": ("in",)}, _MAKES, {"filters": "out"})
-_in_groups = Role(_grouped, _KERNEL, {"kernel": ("in",)}, _MAKES, {"filters": "out"})
+_ABSORBS = {"kernel": Uptake("bias", ends=True)}
+_dense = Role(_mix, _KERNEL, {"kernel": ("in",)}, _MAKES, {"units": "out"}, absorbs=_ABSORBS)
+_full = Role(_mix, _KERNEL, {"kernel": ("in",)}, _MAKES, {"filters": "out"}, absorbs=_ABSORBS)
+_in_groups = Role(_grouped, _KERNEL, {"kernel": ("in",)}, _MAKES, {"filters": "out"}, absorbs=_ABSORBS)
 _one_each = Role(_each_apart, {"kernel": (None, "out"), "bias": ("out",)}, sizes={"filters": "out", "groups": "in"})
-LINEAR = (_dense, _full, _in_groups)  # a constant input channel adds a constant to their outputs, as a bias does
-_transposed = Role(_mix, {"kernel": ("out", "in"), "bias": ("out",)}, {"kernel": ("in",)}, _MAKES, {"filters": "out"})
+_transposed = Role(
+    _mix,
+    {"kernel": ("out", "in"), "bias": ("out",)},
+    {"kernel": ("in",)},
+    _MAKES,
+    {"filters": "out"},
+    absorbs={"kernel": Uptake("bias", ends=True, spreads=True)},
+)
 _depthwise = Role(_each_apart, {"kernel": ("in", None), "bias": ("out",)})
 _separated = Role(
     _separable,
@@ -98,6 +106,7 @@ _separated = Role(
     {"pointwise_kernel": ("middle",)},
     {"out": {"pointwise_kernel": "out"}},
     {"filters": "out"},
+    absorbs={"pointwise_kernel": Uptake("bias", axis="middle", through="depthwise_kernel", ends=True)},
 )
 
 

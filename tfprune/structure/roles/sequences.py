@@ -10,6 +10,7 @@ from tfprune.structure.roles.base import (
     NAMED,
     ROLES,
     Role,
+    Uptake,
     keeps_apart,
     nest,
     refusing,
@@ -70,6 +71,7 @@ _CELL = Role(
     {"cell.kernel": ("in",), "cell.recurrent_kernel": ("out",)},
     {"out": {"cell.kernel": "gates", "cell.recurrent_kernel": "gates"}},
     {"units": "out"},
+    absorbs={"cell.kernel": Uptake("cell.bias")},  # of a GRU's two rows of biases the first is that of the inputs
 )
 
 
@@ -93,9 +95,14 @@ def _bidirectional(layer):
         "out": {f"forward_{path}": axis for path, axis in one.makes["out"].items()},
         "backward": {path: _BACK[axis] for path, axis in two.makes["out"].items()},
     }
-    return Role(_both_ways, **both, makes=makes, sizes={**one.sizes, "backward_layer.config.units": "backward"})
+    sizes = {**one.sizes, "backward_layer.config.units": "backward"}
+    return Role(_both_ways, **both, makes=makes, sizes=sizes, absorbs=_ABSORBED_BOTH_WAYS)
 
 
+_ABSORBED_BOTH_WAYS = {
+    f"{inner}.cell.kernel": Uptake(f"{inner}.cell.bias", switch=f"{entry}.config.use_bias")
+    for inner, entry in (("forward_layer", "layer"), ("backward_layer", "backward_layer"))
+}
 _BACK = {"in": "in", "out": "backward", "gates": "backward_gates"}
 
 
@@ -149,6 +156,8 @@ def _attention(channels, layer, inputs, shapes):
 
 def _grouped_attention(channels, layer, inputs, shapes):
     """As `_attention`; a head of keys and values goes with all the query heads that share it."""
+    given = channels.arguments()
+    channels.tie(channels.along(given["query"], -1), channels.along(given["value"], -1))  # Keras wants equal widths
     heads, qk = layer._key_dense.kernel.shape[-2:]
     head = channels.make("head", heads)
     channels.make("qk", qk)
@@ -203,6 +212,12 @@ _ATTENTION = Role(
     {"num_heads": "head", "key_dim": "qk", "value_dim": "v"},
     # the layer divides by sqrt(key_dim), which gets smaller
     scales={f"{_Q}.kernel": "qk", f"{_Q}.bias": "qk"},
+    divisor="_inverse_sqrt_key_dim",
+    absorbs={
+        f"{_Q}.kernel": Uptake(f"{_Q}.bias", axis="in_q", arguments=("query",)),
+        f"{_K}.kernel": Uptake(f"{_K}.bias", axis="in_k", arguments=("key", "value")),
+        f"{_V}.kernel": Uptake(f"{_V}.bias", axis="in_v", arguments=("value",)),
+    },
 )
 
 
@@ -225,6 +240,8 @@ _GROUPED_ATTENTION = Role(
     },
     {"num_query_heads": "query_head", "num_key_value_heads": "head", "head_dim": "qk"},
     scales=_ATTENTION.scales,
+    divisor="_inverse_sqrt_head_dim",
+    absorbs=_ATTENTION.absorbs,
 )
 
 
@@ -279,8 +296,22 @@ def _einsum_role(layer):
         bias = [letter for letter in made if letter in (layer.bias_axes or "")]
         weights["bias"] = (*(names.get(letter) for letter in bias), *[None] * (len(layer.bias.shape) - len(bias)))
     contracted = tuple(names[letter] for letter in kernel if letter in read and letter not in made)
-    settings = kept_shape("output_shape")
-    return Role(_einsum, weights, {"kernel": contracted}, {"out": {"kernel": "out"}}, settings=settings)
+    return Role(
+        _einsum,
+        weights,
+        {"kernel": contracted},
+        {"out": {"kernel": "out"}},
+        settings=kept_shape("output_shape"),
+        absorbs=_einsum_absorbs(weights, contracted, [names.get(letter) for letter in read]),
+    )
+
+
+def _einsum_absorbs(weights, contracted, read):
+    """A bias that is the same for places that the kernel tells apart cannot say what the kernel says."""
+    if len(contracted) != 1 or {*contracted, *weights.get("bias", ())} != set(weights["kernel"]):
+        return {}
+    along = read.index(contracted[0]) - len(read)
+    return {"kernel": Uptake("bias", axis=contracted[0], switch=None, along=along)}
 
 
 def _einsum(channels, layer, inputs, shapes):

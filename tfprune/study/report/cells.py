@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from tfprune.study.lines import varied
+
 # The order in which strategies are told of, and what they are called in words.
 TITLES = {
     "one_shot": "one-shot",
@@ -21,7 +23,6 @@ TITLES = {
 }
 # Paper's control: the structure of a ticket without its weights. Newer rows say themselves what is a control.
 _ALSO_CONTROLS = frozenset({"one_shot_random"})
-_NO_FIELDS = frozenset({"key", "name", "strategy", "ratio", "seed", "control", "dataset", "model"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +56,16 @@ class Cells:
     """
 
     def __init__(self, rows):
-        self.rows = [row for row in rows if row.get("status") == "done" and "strategy" in row and "ratio" in row]
-        varied = _varied(self.rows)
-        self._cells, strategies = {}, {}
-        for row in self.rows:
-            name = _series_name(row, varied.get(row["strategy"], ()))
-            strategies[name] = (row["strategy"], _is_control(row))
-            self._cells.setdefault((name, row["ratio"]), []).append(row)
+        placed = [row for row in rows if "strategy" in row and "ratio" in row]
+        self.rows = [row for row in placed if row.get("status") == "done"]
+        settings = varied(placed)
+        self._cells, self._failed, self._settings, strategies = {}, {}, {}, {}
+        for row in placed:
+            done, own = row.get("status") == "done", {name: str(row.get(name)) for name in settings[row["strategy"]]}
+            name = " ".join([row["strategy"], *(f"{field}={value}" for field, value in own.items())])
+            (self._cells if done else self._failed).setdefault((name, row["ratio"]), []).append(row)
+            if done:
+                strategies[name], self._settings[name] = (row["strategy"], _is_control(row)), own
         self.series = _ordered(strategies)
         self.ratios = sorted({ratio for _, ratio in self._cells})
         self.seeds = sorted({row["seed"] for row in self.rows if row.get("seed") is not None})
@@ -87,6 +91,19 @@ class Cells:
     def at(self, series, ratio):
         """The rows of one line at one ratio."""
         return self._cells.get((series.name, ratio), [])
+
+    def failed(self, series, ratio):
+        """The failed trials' rows of one line at one ratio."""
+        return self._failed.get((series.name, ratio), [])
+
+    def num_failed(self, pruned=False):
+        """How many trials failed; only those that were to prune, or all."""
+        return sum(len(rows) for (_, ratio), rows in self._failed.items() if ratio > 0 or not pruned)
+
+    @property
+    def failed_ratios(self):
+        """Ratios of pruned networks at which trials failed, whatever their line."""
+        return sorted({ratio for _, ratio in self._failed if ratio > 0})
 
     def column(self, series, ratio, name):
         """`{seed: value}` of one column at one line and ratio, without missing values."""
@@ -117,7 +134,21 @@ class Cells:
 
     def base(self, series, name):
         """`{seed: value}` of what pruned networks are held against: the line's own ratio 0, else the dense network."""
-        return self.column(series, 0, name) or self.dense(name)
+        return self.column(series, 0, name) or self.dense_of(series, name)
+
+    def dense_of(self, series, name):
+        """`{seed: value}` of a line's dense network: where lines differ in their settings, the one of its setting."""
+        if not any(self._settings.values()):
+            return self.dense(name)
+        if (series, name) not in self._dense:
+            rows = [row for ratio in self.ratios for row in self.at(series, ratio)]
+            found = {row.get("seed"): row[f"dense_{name}"] for row in rows if row.get(f"dense_{name}") is not None}
+            for one in self.series:
+                same = self._settings[one.name].items() <= self._settings[series.name].items()
+                if same and one.name.split()[0] == "dense":
+                    found |= self.column(one, 0, name)
+            self._dense[series, name] = found
+        return self._dense[series, name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,23 +210,6 @@ def title_of(strategy):
 
 def _is_control(row):
     return bool(row.get("control")) or row["strategy"] in _ALSO_CONTROLS
-
-
-def _varied(rows):
-    """`{strategy: settings that take several values within it}`; settings are the columns before the status."""
-    seen = {}
-    for row in rows:
-        fields = seen.setdefault(row["strategy"], {})
-        for name, value in row.items():
-            if name == "status":
-                break
-            if name not in _NO_FIELDS:
-                fields.setdefault(name, set()).add(str(value))
-    return {strategy: [n for n, values in fields.items() if len(values) > 1] for strategy, fields in seen.items()}
-
-
-def _series_name(row, fields):
-    return " ".join([row["strategy"], *(f"{name}={row.get(name)}" for name in fields)])
 
 
 def _ordered(strategies):

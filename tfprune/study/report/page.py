@@ -63,6 +63,7 @@ def chapter(rows, prefix=""):
         "corruptions": tables.corruptions(cells, prefix),
         "differences": differences,
         "claims": claims.judge(rows),
+        "claims_setting": _claims_setting(claims.setting(rows)),
         "failures": failures(rows),
     }
 
@@ -94,14 +95,20 @@ def headline(cells, potentials, rows):
     if not cells.rows:
         return {"lead": "Nothing is finished yet:", "tail": f"{_count(len(rows), 'trial')} failed.", **plain}
     if not ours:
-        return {
-            "lead": "Nothing to compare yet:",
-            "tail": "no pruned network has a dense one of its seed beside it.",
-            **plain,
-        }
+        return {"lead": "Nothing to compare yet:", "tail": _why_nothing(cells), **plain}
     best = ours[0]
-    notes = [note.replace(" %", "\u00a0%") for note in _notes(best, ours, cells) + _notes_on_controls(best, potentials)]
+    first, *more = _notes(best, ours, cells)
+    notes = [first, *_notes_on_failures(best, cells), *more, *_notes_on_controls(best, potentials)]
+    notes = [note.replace(" %", "\u00a0%") for note in notes]
     return {**_answer(best, cells), "notes": notes, "tiles": _tiles(best, cells)}
+
+
+def _why_nothing(cells):
+    if cells.curves:
+        return "no pruned network has a dense one of its seed beside it."
+    if failed := cells.num_failed(pruned=True):
+        return f"no pruned network is finished, {_count(failed, 'trial')} failed."
+    return "there is no pruned network."
 
 
 def _answer(best, cells):
@@ -120,9 +127,16 @@ def _answer(best, cells):
             lead = "No ratio tried is safe: already at"
             tail = f"{_and(harmed)} {'suffers' if len(harmed) == 1 else 'suffer'}."
         else:
-            lead, tail = "Not shown safe at", f", the smallest ratio tried: {best.num_seeds} seeds do not tell."
+            lead, tail = "Not shown safe at", f", the smallest ratio tried: {_why_open(best, cells)}."
         return {"lead": lead, "big": f"{first:.0%}", "tail": tail}
     return {"lead": "Up to", "big": f"{best.ratio:.0%}", "tail": f"of {share} can go before {suffers} suffers."}
+
+
+def _why_open(best, cells):
+    if best.failed_ratio not in best.failures:
+        return f"{best.num_seeds} seeds do not tell"
+    failed = len(cells.failed(best.series, best.failed_ratio))
+    return f"{failed} of {_count(_num_tried(best.series, best.failed_ratio, cells), 'trial')} failed"
 
 
 def _share(cells):
@@ -138,6 +152,28 @@ def _notes_on_controls(best, potentials):
     if not as_far or best.series.control:
         return []
     return [f"{'A control goes' if len(as_far) == 1 else 'Controls go'} as far: {_and(as_far)}."]
+
+
+def _notes_on_failures(best, cells):
+    """Where trials failed, of the answer's line ratio by ratio: the means of the others look better than all would."""
+    tried = sorted({0, *cells.ratios, *cells.failed_ratios})
+    ratios = [ratio for ratio in tried if cells.failed(best.series, ratio)]
+    counts = [(len(cells.failed(best.series, ratio)), _num_tried(best.series, ratio, cells), ratio) for ratio in ratios]
+    notes, elsewhere = [], cells.num_failed() - sum(failed for failed, _, _ in counts)
+    if counts:
+        failed, tried, ratio = counts[0]
+        words = [f"{failed} of {_count(tried, 'trial')} of {best.series.title} failed at ratio {ratio:g}"]
+        words += [f"{failed} of {tried} at {ratio:g}" for failed, tried, ratio in counts[1:]]
+        notes.append(f"{', '.join(words)}; means are of the others.")
+    if best.failed_ratio in best.failures:
+        notes.append("A ratio at which a seed failed is not shown to hold, whatever the others say.")
+    if elsewhere:
+        notes.append(f"{_count(elsewhere, 'trial')} of other lines failed; they are in no mean.")
+    return notes
+
+
+def _num_tried(series, ratio, cells):
+    return len(cells.failed(series, ratio)) + len(cells.at(series, ratio))
 
 
 def _notes(best, ours, cells):
@@ -244,13 +280,14 @@ def _epochs(rows):
 def _values(rows, name):
     """The values of a setting, a few of them, as words."""
     values = dict.fromkeys(row[name] for row in rows if row.get(name) is not None and not isinstance(row[name], list))
-    shown = [
-        f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
-        for value in values
-    ]
+    shown = [_value(value) for value in values]
     if name == "batch_size":
         shown = ["the whole set" if value == "0" else value for value in shown]
     return ", ".join(shown[:6]) + (f" … ({len(shown)} in all)" if len(shown) > 6 else "")
+
+
+def _value(value):
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
 
 
 def _versions(rows, name):
@@ -259,9 +296,21 @@ def _versions(rows, name):
 
 
 def _trainer(row):
-    """What trained a row, and why that: the fastest trainer that can is chosen by itself."""
-    reason = row.get("trainer_reason")
-    return f"{row['trainer']} (no faster one: {reason})" if row.get("trainer") and reason else row.get("trainer")
+    """What trained a row, and why no faster trainer did: the fastest that can is chosen by itself."""
+    trainer, reason = row.get("trainer"), row.get("trainer_reason")
+    # Older rows say why the compiled loop could be taken, which is no reason against a faster one.
+    if not trainer or not reason or reason == "data and model fit a compiled loop":
+        return trainer
+    faster = {"fit": "compiled", "compiled": "batched"}.get(trainer)
+    return f"{trainer} (not {faster}: {reason})" if faster and reason != "it was asked for" else f"{trainer} ({reason})"
+
+
+def _claims_setting(setting):
+    """Which rows the claims are about, in a sentence; None where the study has no others."""
+    if not setting:
+        return None
+    words = _and([f"{name.replace('_', ' ')} {_value(value)}" for name, value in setting.items()])
+    return f"This study varies more than the paper’s: the claims are judged on the rows of {words} alone."
 
 
 def _counts(rows, name):

@@ -84,12 +84,17 @@ def potential(potentials, measures, prefix=""):
             Cell(one.series.title + (" (control)" if one.series.control else "")),
             Cell(f"{one.ratio:g}", one.ratio),
             Cell(f"{one.by_mean:g}", one.by_mean),
-            Cell(", ".join(measure.title for measure in one.limited_by) or NONE),
+            Cell(", ".join(_ended_by(one)) or NONE),
             *(Cell(f"{(alone := one.alone(measure)):g}", alone) for measure in measures),
         ]
         for one in potentials
     ]
     return Table(f"{prefix}potential", "Prune potential", columns, rows)
+
+
+def _ended_by(potential):
+    failed = ["failed trials"] if potential.failed_ratio in potential.failures else []
+    return [*failed, *(measure.title for measure in potential.limited_by)]
 
 
 def steps(potentials, measures, prefix=""):

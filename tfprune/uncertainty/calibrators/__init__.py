@@ -11,8 +11,7 @@ is, and `attach` gives a new model that ends in it:
 
 The first is the one to start with. All others may change the predicted class: report the accuracy after.
 
-A saved model that holds a calibrator loads after `import tfprune.uncertainty`: Keras only knows the classes that it has
-seen, and `import tfprune` alone puts off loading them.
+A saved model that holds a calibrator loads after `import keras, tfprune`: Keras knows the classes that it has seen.
 
 Example:
     >>> calibrator = TemperatureScaling().fit(model, (x_val, y_val))
