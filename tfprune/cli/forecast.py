@@ -85,8 +85,10 @@ def _longest(todo, jobs):
 
 def _longer(trial):
     """How many epochs a trial has for one of its recipe: a small network gets the compute that the dense one had."""
+    from tfprune.pruning import strategies
+
     # both the inputs and the outputs of a layer get fewer
-    return 1 / (1 - trial.ratio) ** 2 if trial.identification()["strategy"] == "scratch_compute" else 1
+    return 1 / (1 - trial.ratio) ** 2 if strategies.get(trial.strategy).budget == "compute" else 1
 
 
 @dataclasses.dataclass(frozen=True)

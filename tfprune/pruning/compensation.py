@@ -167,14 +167,8 @@ def _channels_along(layer, kernel, uptake):
     """Which axis of what it reads counts the channels, from the last one back: others may stand in front."""
     if uptake.along is not None:
         return uptake.along
-    is_first = getattr(_owner(layer, kernel), "data_format", None) == "channels_first"
+    is_first = getattr(roles.owner(layer, kernel), "data_format", None) == "channels_first"
     return 1 - len(roles.part(layer, kernel).shape) if is_first else -1
-
-
-def _owner(layer, path):
-    """The layer to which a weight with a dotted name belongs."""
-    outer, _, _ = path.rpartition(".")
-    return roles.part(layer, outer) if outer else layer
 
 
 def _channel_means(x, axis):
@@ -202,7 +196,7 @@ def _shift(graph, name, path, uptake, mean):
     layer, role = roles.unwrap(graph.layers[name]), roles.role_of(graph.layers[name])
     gone = ~graph.kept()[graph.units(graph.counts[name][uptake.axis])]
     kernel, names = value_of(roles.part(layer, path)).astype("float64"), graph.axis_names(name)[path]
-    owner = _owner(layer, path)
+    owner = roles.owner(layer, path)
     groups = getattr(owner, "groups", 1)
     lost = _filtered(layer, uptake, mean).reshape(groups, -1) * gone
     made = [names.index(axis) for axis in role.weights[uptake.bias]]

@@ -326,11 +326,10 @@ def _pairs(graph, keep, op, twin, trains_alike):
 
 def _divides_alike(role, layer, twin):
     """Whether the twin could be made to divide by what the layer divides by."""
-    *inner, name = role.divisor.split(".") if role else [""]
-    owners = [roles.part(one, ".".join(inner)) if inner else one for one in (layer, twin)]
-    if not name or not all(hasattr(owner, name) for owner in owners):
+    path = role.divisor if role else ""
+    if not path or None in (roles.part(layer, path), roles.part(twin, path)):
         return False
-    setattr(owners[1], name, getattr(owners[0], name))
+    setattr(roles.owner(twin, path), path.rpartition(".")[2], roles.part(layer, path))
     return True
 
 

@@ -77,18 +77,18 @@ def plans(trials, common):
     return [Piece("plan", tuple(alike), **common) for alike in _by(trials, lambda trial: trial.kind)]
 
 
-def dense_trainings(trials, batched, common):
+def dense_trainings(trials, reasons, common):
     """Returns the pieces that train what trials share: the dense network of each `dense_key`.
 
     Args:
         trials: The trials to run.
-        batched: Keys of those that can be batched.
+        reasons: `{key: why the trial cannot be batched}`, None where it can; those that are missing are not, either.
         common: As for `plans`.
     """
     pieces, together = [], []
     for alike in _by(trials, lambda trial: trial.dense_key):
         marks = sorted({epoch for trial in alike for epoch in trial.epochs_to_keep})
-        if not marks and all(trial.key in batched for trial in alike):
+        if not marks and all(reasons.get(trial.key, "") is None for trial in alike):
             together.append(alike[0])
         else:
             pieces.append(Piece("dense", alike[:1], marks=tuple(marks), **common))
@@ -107,16 +107,14 @@ def not_batched(plan, reason):
     )
 
 
-def tickets(trials, batched, common, reasons=None):
+def tickets(trials, reasons, common):
     """Returns the pieces that find the tickets; those that take longest come first.
 
     Args:
         trials: The trials to run, whose dense networks are kept.
-        batched: Keys of those that can be batched.
-        common: As for `plans`.
-        reasons: `{key: why the trial cannot be batched}` of the others.
+        reasons, common: As for `dense_trainings`.
     """
-    reasons = reasons or {}
+    batched = {trial.key for trial in trials if reasons.get(trial.key, "") is None}
     alone = sorted((trial for trial in trials if trial.key not in batched), key=lambda trial: -trial.num_rounds)
     # all ratios in each piece: while the last networks of one size train, those of others do not wait
     together = sorted((trial for trial in trials if trial.key in batched), key=lambda trial: trial.seed)

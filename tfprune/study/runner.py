@@ -128,8 +128,7 @@ def _run(trials, folder, jobs, backend, function, common):
             refused |= {trial.key for trial in plan.trials}
             yield from pieces.not_batched(plan, reason)
     trials = [trial for trial in trials if trial.key not in refused]
-    batched = {key for key, reason in reasons.items() if reason is None}
-    trainings = pieces.dense_trainings(trials, batched, common)
+    trainings = pieces.dense_trainings(trials, reasons, common)
     full = len(trainings) // jobs * jobs
     broken = set()
 
@@ -138,7 +137,7 @@ def _run(trials, folder, jobs, backend, function, common):
 
     def tickets_of(dense_keys):
         able = [trial for trial in trials if trial.dense_key in dense_keys - broken]
-        return pieces.tickets(able, batched, common, reasons)
+        return pieces.tickets(able, reasons, common)
 
     yield from rows_of(trainings[:full])
     # the last dense networks, too few for all jobs, are trained beside tickets of those before them

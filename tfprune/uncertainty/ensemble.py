@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import tfprune.layers  # noqa: F401  masked members are loaded with its layers
 from tfprune.metrics.scores import entropy, softmax
 from tfprune.predictions import Forward, Predictor
 from tfprune.uncertainty.passes import arrays_of, parts, probabilities_of

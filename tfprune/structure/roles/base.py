@@ -141,6 +141,12 @@ def part(layer, path):
     return layer
 
 
+def owner(layer, path):
+    """The layer to which an attribute with a dotted name belongs."""
+    outer, _, _ = path.rpartition(".")
+    return part(layer, outer) if outer else layer
+
+
 def nest(role, prefix, flow):
     """The role of a layer that holds the layer of `role` as its attribute (and config entry) `prefix`."""
     return replace(
